@@ -1,0 +1,26 @@
+"Package metadata: everything that can change is read from settings.ini."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import find_packages, setup
+
+config = ConfigParser(delimiters=['='])
+config.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+viz = cfg['viz_requirements'].split()
+notebooks = viz + cfg['notebooks_requirements'].split()
+dev = notebooks + cfg['dev_requirements'].split()
+
+setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
+    packages=find_packages(include=['idkl_nb', 'idkl_nb.*']), include_package_data=True, zip_safe=False,
+    python_requires='>=' + cfg['min_python'],
+    install_requires=cfg['requirements'].split(),
+    extras_require=dict(viz=viz, notebooks=notebooks, dev=dev),
+    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]),
+    classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education', 'Intended Audience :: Science/Research',
+                 'Topic :: Scientific/Engineering :: Image Recognition']
+                + [f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)],
+)
