@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SYSU_CAMERAS', 'SYSU_HELP', 'TRIALS', 'REGDB_NAMES', 'REGDB_HELP', 'LLCM_NAMES', 'LLCM_CAMERAS', 'LLCM_HELP',
            'Records', 'DataError', 'read_sysu', 'read_sysu_draws', 'write_sysu', 'read_regdb', 'write_regdb',
-           'read_llcm', 'write_llcm']
+           'read_llcm', 'write_llcm', 'read_dataset']
 
 # %% ../nbs/02_datasets.ipynb #8d0d541a
 import re, shutil
@@ -351,3 +351,15 @@ def write_llcm(
     def lists(root):
         for file, lines in listed.items(): _write_text(root/file, ''.join(lines))
     return _write_images(world, root, plan, lists)
+
+# %% ../nbs/02_datasets.ipynb #6deb3b6f
+def read_dataset(
+    root,           # folder of SYSU-MM01, RegDB or LLCM
+    trial:int=1,    # of RegDB
+)->Records:
+    "Read whichever of the three layouts is in the folder. Raises DataError"
+    root = _folder(root, 'the root folder of SYSU-MM01, RegDB or LLCM')
+    if (root/'cam1').is_dir(): return read_sysu(root)
+    if (root/'Visible').is_dir(): return read_regdb(root, trial)
+    if (root/'vis').is_dir(): return read_llcm(root)
+    raise DataError(f'{root}: neither cam1 (SYSU-MM01) nor Visible (RegDB) nor vis (LLCM) is in this folder. Is it one level too high or too deep?')

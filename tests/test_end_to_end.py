@@ -1,0 +1,45 @@
+"The whole road, small: draw, write, read, train, save, load, embed, score."
+from dataclasses import replace
+import numpy as np, pytest, torch
+from idkl_nb.datasets import read_dataset, write_llcm, write_regdb, write_sysu
+from idkl_nb.end_to_end import data, evaluate, experiment, new_run
+from idkl_nb.training import SMOKE, embed, load, train
+from idkl_nb.world import World
+
+tiny = replace(SMOKE, epochs=1)
+
+
+def layouts(folder):
+    "One dataset of each layout, 8 people or so"
+    return dict(sysu=write_sysu(World(), folder/'sysu', range(1, 5), [5], range(6, 9), images=4),
+                regdb=write_regdb(World(), folder/'regdb', range(1, 9), images=4),
+                llcm=write_llcm(World(), folder/'llcm', range(1, 6), range(6, 9), images=9))
+
+
+@pytest.mark.parametrize('layout', ['sysu', 'regdb', 'llcm'])
+def test_every_layout_trains_and_evaluates(layout, tmp_path):
+    records = data(experiment(str(layouts(tmp_path)[layout])), tmp_path)
+    training, test = records.where(split=('train', 'val')), records.where(split='test')
+    model, log = train(replace(tiny, P=2), training, tmp_path/'run', progress=False)
+    assert np.isfinite(log.total).all()
+    again, config = load(tmp_path/'run')
+    features = embed(again, test, config)
+    assert torch.equal(features, embed(model, test, config))
+    scores = evaluate(features, test)
+    assert list(scores.index) == ['infrared to visible', 'visible to infrared']
+    assert scores['mAP'].between(0, 100).all()
+
+
+def test_training_learns_identities_it_will_not_be_asked_about(tmp_path):
+    "A short training beats chance on unseen people"
+    records = read_dataset(write_sysu(World(), tmp_path/'data', range(1, 31), [31], range(32, 48), images=6))
+    config = replace(SMOKE, P=6, K=4, epochs=3, batches=25, milestones=(2,))
+    model, _ = train(config, records.where(split=('train', 'val')), tmp_path/'run', progress=False)
+    test = records.where(split='test')
+    scores = evaluate(embed(model, test, config), test)
+    assert (scores['rank-1'] > 2*scores['chance']).all(), scores
+
+
+def test_unfinished_run_is_not_loaded(tmp_path):
+    run = new_run('smoke', tmp_path)
+    with pytest.raises(FileNotFoundError, match='does not hold a finished run'): load(run)

@@ -1,0 +1,102 @@
+"What holds for the project as a whole: modules, notebooks, README and pins in step with each other."
+import configparser, json, re, shutil, subprocess, sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+chapters = sorted((root/'nbs').glob('[0-9]*.ipynb'))
+cells = {nb.name: json.loads(nb.read_text(encoding='utf-8'))['cells'] for nb in sorted((root/'nbs').glob('*.ipynb'))}
+source = lambda cell: ''.join(cell['source'])
+code = {name: [cell for cell in found if cell['cell_type'] == 'code' and source(cell).strip()] for name, found in cells.items()}
+
+
+@pytest.fixture(scope='module')
+def copy(tmp_path_factory):
+    "A copy of what nbdev reads and writes"
+    folder = tmp_path_factory.mktemp('project')
+    for name in ('settings.ini', 'setup.py', '_quarto.yml', 'README.md'): shutil.copy(root/name, folder)
+    for name in ('nbs', 'idkl_nb'): shutil.copytree(root/name, folder/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    return folder
+
+
+def nbdev(command, folder): subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True)
+
+
+def texts(folder, pattern): return {path.name: path.read_text(encoding='utf-8') for path in sorted(folder.glob(pattern))}
+
+
+def test_modules_are_what_the_notebooks_export(copy):
+    nbdev('nbdev_export', copy)
+    assert texts(copy/'idkl_nb', '*.py') == texts(root/'idkl_nb', '*.py')
+
+
+def test_notebooks_are_clean(copy):
+    nbdev('nbdev_clean', copy)
+    assert texts(copy/'nbs', '*.ipynb') == texts(root/'nbs', '*.ipynb')
+
+
+def test_a_chapter_imports_only_lower_chapters():
+    number = {re.search(r'#\| *default_exp (\w+)', source(code[nb.name][0]))[1]: int(nb.name[:2]) for nb in chapters}
+    for nb in chapters:
+        used = {name for cell in code[nb.name] for name in re.findall(r'(?:from|import) idkl_nb\.(\w+)', source(cell))}
+        late = {name for name in used if number[name] >= int(nb.name[:2])}
+        assert not late, f'{nb.name} imports {late}'
+
+
+@pytest.mark.parametrize('name', cells)
+def test_outputs_are_fit_to_publish(name):
+    outputs = [out for cell in code[name] for out in cell['outputs']]
+    assert not [out for out in outputs if out['output_type'] == 'error']
+    if name != 'index.ipynb': assert outputs, 'a reader of the page would see no result'
+    printed = '\n'.join(''.join(text) for out in outputs for text in (out.get('text', ''), out.get('data', {}).get('text/plain', '')))
+    assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}[\w.-]+', printed), 'a path of somebody\'s machine'
+    assert (root/'nbs'/name).stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize('name', cells)
+def test_every_figure_has_a_text(name):
+    for cell in code[name]:
+        if any('image/png' in out.get('data', {}) for out in cell['outputs']): assert '#| fig-alt:' in source(cell), source(cell)[:80]
+
+
+def test_modules_are_short():
+    for module in (root/'idkl_nb').glob('[a-z]*.py'): assert len(module.read_text().splitlines()) <= 300, module.name
+
+
+def test_readme_is_written_from_the_index(): subprocess.run([sys.executable, root/'.ci'/'readme.py', '--check'], check=True)
+
+
+def test_results_in_the_readme_are_those_of_the_notebook():
+    printed = ''.join(''.join(out.get('text', '')) for cell in code['18_end_to_end.ipynb'] for out in cell['outputs'])
+    rows = re.findall(r'^(?:infrared to visible|visible to infrared) .*$', (root/'README.md').read_text(encoding='utf-8'), re.M)
+    assert len(rows) >= 2
+    for row in rows: assert row in printed, row
+
+
+def test_sidebar_lists_every_chapter():
+    listed = (root/'_quarto.yml').read_text()
+    for nb in chapters: assert nb.name in listed, nb.name
+
+
+def test_installed_versions_are_the_pinned_ones():
+    pins = dict(line.split('==') for line in (root/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
+    wrong = {}
+    for name, pinned in pins.items():
+        try: found = version(name).split('+')[0]
+        except PackageNotFoundError: continue      # needed by another Python or system
+        if found != pinned: wrong[name] = found
+    assert not wrong
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(root/'settings.ini')
+    needed = ' '.join(value for key, value in settings['DEFAULT'].items() if key.endswith('requirements')).split()
+    assert not [name for name in needed if re.split('[<>=]', name)[0] not in pins]
+
+
+def test_the_package_imports_from_anywhere(tmp_path):
+    names = [path.stem for path in (root/'idkl_nb').glob('[a-z]*.py')]
+    subprocess.run([sys.executable, '-c', ';'.join(f'import idkl_nb.{name}' for name in names)], cwd=tmp_path, check=True)
+
+
+def test_the_world_needs_no_torch(tmp_path):
+    subprocess.run([sys.executable, '-c', 'import sys, idkl_nb.world; sys.exit("torch" in sys.modules)'], cwd=tmp_path, check=True)
