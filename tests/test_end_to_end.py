@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 from idkl_nb.datasets import read_dataset, write_llcm, write_regdb, write_sysu
 from idkl_nb.end_to_end import data, evaluate, experiment, new_run
-from idkl_nb.training import SMOKE, embed, load, train
+from idkl_nb.training import EMBEDDED, SMOKE, embed, load, train
 from idkl_nb.world import World
 
 tiny = replace(SMOKE, epochs=1)
@@ -32,8 +32,8 @@ def test_every_layout_trains_and_evaluates(layout, tmp_path):
 
 def test_training_learns_identities_it_will_not_be_asked_about(tmp_path):
     "A short training beats chance on unseen people"
-    records = read_dataset(write_sysu(World(), tmp_path/'data', range(1, 31), [31], range(32, 48), images=6))
-    config = replace(SMOKE, P=6, K=4, epochs=3, batches=25, milestones=(2,))
+    records = read_dataset(write_sysu(World(), tmp_path/'data', range(1, 81), [81], range(82, 98), images=8))
+    config = replace(EMBEDDED, epochs=4, batches=25, milestones=(3,))
     model, _ = train(config, records.where(split=('train', 'val')), tmp_path/'run', progress=False)
     test = records.where(split='test')
     scores = evaluate(embed(model, test, config), test)

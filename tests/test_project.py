@@ -61,7 +61,9 @@ def test_every_figure_has_a_text(name):
 
 
 def test_modules_are_short():
-    for module in (root/'idkl_nb').glob('[a-z]*.py'): assert len(module.read_text().splitlines()) <= 300, module.name
+    for module in (root/'idkl_nb').glob('[a-z]*.py'):
+        lines = [line for line in module.read_text().splitlines() if line.strip() and not line.startswith('# %%')]
+        assert len(lines) <= 320, f'{module.name}: {len(lines)} lines of code; is it one idea?'
 
 
 def test_readme_is_written_from_the_index(): subprocess.run([sys.executable, root/'.ci'/'readme.py', '--check'], check=True)
