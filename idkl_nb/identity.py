@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from .backbone import full_precision
 from .modality import modality_loss
 
 # %% ../nbs/06_identity.ipynb #244ce1a4
@@ -22,7 +23,7 @@ def pairwise_distances(
     "Euclidean distances between all rows of `a` and all rows of `b`"
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]: raise ValueError(f'expected (N, C) and (M, C), got {tuple(a.shape)} and {tuple(b.shape)}')
     with torch.autocast(a.device.type, enabled=False):
-        a, b = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (a, b)]
+        a, b = full_precision(a), full_precision(b)
         d = a.square().sum(1)[:, None] + b.square().sum(1) - 2*(a @ b.T)  # (N, M)
         return d.clamp(min=0) if squared else d.clamp(min=eps).sqrt()
 
@@ -70,8 +71,8 @@ def reid_loss(
 
 # %% ../nbs/06_identity.ipynb #2f37452a
 def base_loss(
-    shared:tuple,        # of the shared branch: pooled (B, C), logits (B, identities), confusers' logits, a list of (B, 2)
-    specific:tuple,      # of the specific branch: pooled, logits, discriminators' logits
+    shared:tuple,        # of the shared branch: pooled (B, C), logits (B, identities), confusers' logits, a list of (B, 2); an empty list leaves C away
+    specific:tuple,      # of the specific branch: pooled, logits, discriminators' logits; an empty list leaves D away
     ids:Tensor,          # (B,) int64 class of the identity
     modality:Tensor,     # (B,) int64, 0 visible, 1 infrared
     margin:float=0.3,    # of the triplets
@@ -81,5 +82,5 @@ def base_loss(
     terms = {}
     for branch, (pooled, logits, guesses), classifier in (('sh', shared, 'C'), ('sp', specific, 'D')):
         terms[f'ce_{branch}'], terms[f'triplet_{branch}'] = reid_loss(pooled, logits, ids, margin, smoothing)
-        terms[classifier] = modality_loss(guesses, modality)
+        if guesses: terms[classifier] = modality_loss(guesses, modality)
     return terms

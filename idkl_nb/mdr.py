@@ -6,9 +6,10 @@
 __all__ = ['mdr_loss', 'pair_modalities']
 
 # %% ../nbs/10_mdr.ipynb #36eae92f
-import numpy as np, torch
+import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn import functional as F
+from .identity import pairwise_distances
 from .tgsa import kl_rows, log_rows, reduce_rows, tgsa_rows
 from .world import INFRARED, VISIBLE
 
@@ -31,17 +32,14 @@ def pair_modalities(
     ids:Tensor,               # (B,) int, identities
     modality:Tensor,          # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1
 )->tuple[Tensor, Tensor]:     # (N,), (N,) int64: rows of visible and of infrared images, N = B/2; row i of both is the same person
-    "The k-th most typical visible image of each person with the k-th most typical infrared one. Raises ValueError when a person has unequal numbers"
+    "Pair each person's visible with the infrared images so that the total distance is least. Raises ValueError when a person has unequal numbers"
     if features.ndim != 2 or not 0 < len(features) == len(ids) == len(modality): raise ValueError(f'features {tuple(features.shape)} with {len(ids)} ids and {len(modality)} modalities: expected (B, C), (B,) and (B,)')
     f, ids, modality = features.detach().cpu().double(), ids.cpu(), modality.cpu()
     if not torch.isin(modality, torch.tensor([VISIBLE, INFRARED])).all(): raise ValueError(f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}')
-    people, person = ids.unique(return_inverse=True)                 # (P,); (B,)
-    group = 2*person + modality                                      # (B,) number of the person's visible or infrared group
-    member = F.one_hot(group, 2*len(people)).double()                # (B, 2P)
-    counts = member.sum(0)                                           # (2P,)
-    for who, (visible, infrared) in zip(people.tolist(), counts.view(-1, 2).int().tolist()):  # (P, 2)
-        if visible != infrared: raise ValueError(f'identity {who} has {visible} visible and {infrared} infrared images in the batch; pairing needs as many of one as of the other')
-    centres = member.T @ f/counts[:, None]                           # (2P, C)
-    own, other = [(f - centres[g]).norm(dim=1).float() for g in (group, group ^ 1)]  # (B,) each
-    order = torch.from_numpy(np.lexsort((other, own, person)))       # (B,) by person, then typical first
-    return tuple(order[modality[order] == kind].to(features.device) for kind in (VISIBLE, INFRARED))
+    visible, infrared = [], []
+    for who in ids.unique():
+        v, i = [torch.where((ids == who) & (modality == kind))[0] for kind in (VISIBLE, INFRARED)]  # (K,) each
+        if len(v) != len(i): raise ValueError(f'identity {who} has {len(v)} visible and {len(i)} infrared images in the batch; pairing needs as many of one as of the other')
+        visible.append(v)
+        infrared.append(i[linear_sum_assignment(pairwise_distances(f[v], f[i]))[1]])
+    return torch.cat(visible).to(features.device), torch.cat(infrared).to(features.device)

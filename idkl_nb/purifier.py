@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from .backbone import gem
+from .backbone import full_precision, gem
 from .identity import reid_loss
 
 # %% ../nbs/07_purifier.ipynb #d0bf3ac6
-def _full(x): return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
 def instance_norm(
     maps:Tensor,     # (B, C, H, W), at least two places
     eps:float=1e-5,  # added to the variance, > 0
@@ -25,7 +23,7 @@ def instance_norm(
     "Plain instance normalisation, without parameters or running statistics (Eq. 7). Raises ValueError for maps of one place"
     if maps.ndim != 4 or maps[0, 0].numel() < 2: raise ValueError(f'expected maps (B, C, H, W) of at least two places, got {tuple(maps.shape)}: the mean of a single place is the place itself')
     if not eps > 0: raise ValueError(f'eps must be positive, got {eps}')
-    centred = _full(maps) - _full(maps).mean((2, 3), keepdim=True)
+    centred = full_precision(maps) - full_precision(maps).mean((2, 3), keepdim=True)
     return centred/(centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
 
 # %% ../nbs/07_purifier.ipynb #0f61abc2
@@ -44,7 +42,7 @@ class PoolThree(torch.autograd.Function):
     def forward(ctx, maps, p, eps, floor, chunk):
         pooled = []
         for part in maps.split(chunk):
-            x = _full(part).flatten(2)                                                                          # (b, C, S)
+            x = full_precision(part).flatten(2)                                                                          # (b, C, S)
             y = F.layer_norm(x, x.shape[2:], eps=eps)
             pooled.append(torch.stack([v.clamp(min=floor).pow_(p).mean(-1).pow_(1/p) for v in (x, y, x + y)]))  # (3, b, C)
         pooled = torch.cat(pooled, 1)                                                                           # (3, B, C)
@@ -59,7 +57,7 @@ class PoolThree(torch.autograd.Function):
         weights = torch.stack(gradients)*pooled.pow(1 - p)/maps[0, 0].numel()                                   # (3, B, C)
         out = torch.empty_like(maps)
         for part, to, weight in zip(maps.split(chunk), out.split(chunk), weights[..., None].split(chunk, 1)):
-            x = _full(part.detach()).flatten(2).requires_grad_()                                                # (b, C, S)
+            x = full_precision(part.detach()).flatten(2).requires_grad_()                                                # (b, C, S)
             with torch.enable_grad(): y = F.layer_norm(x, x.shape[2:], eps=eps)
             dx, dy, both = [F.threshold(v, floor, 0.).pow_(p - 1).mul_(w) for v, w in zip((x, y, x + y), weight)]
             dx += both
@@ -119,13 +117,13 @@ class InformationPurifier(nn.Module):
         normalised:Tensor,  # (B, C), g(IN(F_sp))
     )->tuple[Tensor, Tensor]: # (B, C) in (0, 1) each
         "m_e and m_r (Eq. 8)"
-        return _full(self.enhance(specific)).sigmoid(), _full(self.reduce(normalised)).sigmoid()
+        return full_precision(self.enhance(specific)).sigmoid(), full_precision(self.reduce(normalised)).sigmoid()
 
     def forward(self,
         specific:Tensor,    # (B, C, H, W), F_sp
     )->Purified:
         "All maps, float32 for half-precision input"
-        specific, normalised = _full(specific), instance_norm(specific, self.eps)
+        specific, normalised = full_precision(specific), instance_norm(specific, self.eps)
         mask_e, mask_r = self.masks(gem(specific, self.p), gem(normalised, self.p))
         e, r = mask_e[..., None, None], mask_r[..., None, None]  # (B, C, 1, 1)
         enhanced, reduced = e*specific, r*normalised
@@ -144,7 +142,7 @@ def entropy(
     logits:Tensor,  # (B, C), finite
 )->Tensor:          # (B,) in nats, from 0 to log C; float32 for half-precision logits
     "Entropy of the softmax of each row"
-    log_p = _full(logits).log_softmax(1)  # (B, C)
+    log_p = full_precision(logits).log_softmax(1)  # (B, C)
     return -(log_p.exp()*log_p).sum(1)
 
 def enhancing_loss(
@@ -165,7 +163,7 @@ def centre_distances(
     "Distance between each identity's visible and infrared centre (in Eq. 11). Raises ValueError for an identity with one modality only"
     if not len(features) == len(ids) == len(modality): raise ValueError(f'{len(features)} features, {len(ids)} ids and {len(modality)} modalities: one of each is needed for an image')
     if len(ids) == 0 or not ((modality == 0) | (modality == 1)).all(): raise ValueError('modality must be 0 (visible) or 1 (infrared) for every image, and there must be an image')
-    features = _full(features)
+    features = full_precision(features)
     people, who = ids.unique(return_inverse=True)
     group = 2*who + modality                                                                                  # (B,): one number for a person and a modality
     counts = torch.bincount(group, minlength=2*len(people))

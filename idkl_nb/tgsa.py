@@ -8,6 +8,7 @@ __all__ = ['log_rows', 'log_affinity', 'affinity', 'kl_rows', 'reduce_rows', 'tg
 # %% ../nbs/08_tgsa.ipynb #0fec086d
 import torch
 from torch import Tensor
+from .backbone import full_precision
 from .identity import pairwise_distances
 from .world import INFRARED, VISIBLE
 
@@ -16,7 +17,7 @@ def log_rows(
     scores:Tensor,  # (N, M), any real numbers: logits or distances
 )->Tensor:          # (N, M), float32 for half-precision scores
     "Log-softmax of every row"
-    if scores.dtype in (torch.float16, torch.bfloat16): scores = scores.float()
+    scores = full_precision(scores)
     return scores.log_softmax(1)
 
 def log_affinity(

@@ -42,7 +42,7 @@ class TrainConfig:
     seed:int = 0                   # of weights, plan and augmentation
 
 # %% ../nbs/15_training.ipynb #b8bb14a7
-EMBEDDED = TrainConfig(model=IDKLConfig(backbone='narrow'), height=64, width=32, P=8, K=4, epochs=14, batches=40, lr=1e-3, milestones=(9, 12), channel=0.5, workers=0)
+EMBEDDED = TrainConfig(model=IDKLConfig(backbone='narrow', reduction='mean', stop_gradient=True), height=64, width=32, P=8, K=4, epochs=14, batches=40, lr=1e-3, milestones=(9, 12), channel=0.5, workers=0)
 SMOKE = dataclasses.replace(EMBEDDED, P=3, K=2, epochs=2, batches=2, milestones=(1,))
 
 # %% ../nbs/15_training.ipynb #c3b1213f
@@ -127,12 +127,12 @@ def train(
             for batch in loader:
                 rows.append(step(batch, model, objective, optimiser, accelerator))
                 bar.update()
-            log = pd.DataFrame(torch.stack(rows).cpu().numpy(), columns=[*objective.names, 'total'], index=epoch*len(loader) + np.arange(len(rows)))
+            log = pd.DataFrame(torch.stack(rows).cpu().numpy(), columns=[*objective.weights, 'total'], index=epoch*len(loader) + np.arange(len(rows)))
             check_finite(log)
             logs.append(log.assign(epoch=epoch, lr=schedule.get_last_lr()[0], seconds=time.perf_counter() - started))
             schedule.step()
             pd.concat(logs).to_csv(folder/'log.csv', index_label='step')
-            bar.set_postfix({name: f'{value:.2f}' for name, value in log.mean().items()})
+            bar.set_postfix({name: f'{log[name].mean():.2f}' for name in ('total', 'ce_sh', 'triplet_sh')})
     model = accelerator.unwrap_model(model)
     save_weights(model, folder/'weights.safetensors')
     return model, pd.concat(logs)
