@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -110,6 +111,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     identities = np.unique(records.identity)
     torch.manual_seed(config.seed)
+    AcceleratorState._reset_state()   # or a second training in one session could not have another precision
     accelerator = Accelerator(mixed_precision=config.precision)
     loader = train_loader(records, train_transform(config.height, config.width, flip=config.flip, erasing=config.erasing, channel=config.channel),
                           config.P, config.K, config.batches, config.seed, config.workers)
