@@ -56,7 +56,6 @@ def _ranked(
 # %% ../nbs/12_metrics.ipynb #94e9e0ed
 def _first_right(
     right:Tensor,           # (q, G) bool in ranked order
-    counts:Tensor,          # (q, G) bool in ranked order
     ranked_ids:Tensor,      # (q, G) int, identities from 0 without gaps
     identities:int,         # how many there are
     unique_ids:bool,        # count every identity once
@@ -65,7 +64,6 @@ def _first_right(
     first = right.to(torch.uint8).argmax(1)  # (q,)
     if not unique_ids: return first
     places = torch.arange(right.shape[1], device=right.device).expand_as(ranked_ids)                 # (q, G)
-    places = places.masked_fill(~counts, right.shape[1])                                             # ignored: behind all
     best = torch.full((len(right), identities), right.shape[1], device=right.device)                 # (q, identities)
     best = best.scatter_reduce(1, ranked_ids, places, 'amin')
     return (best < first[:, None]).sum(1)    # (q,)
@@ -98,7 +96,7 @@ def retrieval_scores(
         total = right.sum(1)                                                                          # (q,)
         precisions.append((right.cumsum(1)/place*right).sum(1)/total)
         penalties.append(total/(right*place).amax(1))
-        first = _first_right(right, counts, gallery_ids[order], len(names), unique_ids)
+        first = _first_right(right, gallery_ids[order], len(names), unique_ids)
         hits += first.bincount(minlength=length)
         valid += len(right)
     if valid == 0: raise ValueError(f'none of the {len(query_ids)} queries has a right image in the gallery that is not ignored; are the identities of both numbered alike?')

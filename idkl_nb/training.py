@@ -115,7 +115,6 @@ def train(
     accelerator = Accelerator(mixed_precision=config.precision)
     loader = train_loader(records, train_transform(config.height, config.width, flip=config.flip, erasing=config.erasing, channel=config.channel),
                           config.P, config.K, config.batches, config.seed, config.workers)
-    sampler = loader.batch_sampler
     model = IDKL(config.model, len(identities))
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     model, optimiser, loader = accelerator.prepare(model.train(), optimiser, loader)
@@ -124,7 +123,6 @@ def train(
     (folder/'config.json').write_text(json.dumps({**settings(config), 'identities': identities.tolist()}, indent=1))
     with tqdm(total=config.epochs*len(loader), desc='training', unit='step', disable=not progress, mininterval=2) as bar:
         for epoch in range(config.epochs):
-            sampler.set_epoch(epoch)
             rows = []
             for batch in loader:
                 rows.append(step(batch, model, objective, optimiser, accelerator))
