@@ -23,7 +23,7 @@ $(STAMP): settings.ini setup.py constraints.txt
 
 run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smoke or a dataset's root)
 	@mkdir -p runs
-	$(BIN)/python -c "import sys, papermill; papermill.execute_notebook('nbs/22_end_to_end.ipynb', 'runs/end_to_end.ipynb', cwd='nbs', progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)"
+	$(BIN)/python -c "import sys, papermill; papermill.execute_notebook('nbs/24_end_to_end.ipynb', 'runs/end_to_end.ipynb', cwd='nbs', progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)"
 
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py

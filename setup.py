@@ -8,7 +8,8 @@ config.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 viz = cfg['viz_requirements'].split()
 notebooks = viz + cfg['notebooks_requirements'].split()
-dev = notebooks + cfg['dev_requirements'].split()
+faiss = cfg['faiss_requirements'].split()
+dev = notebooks + faiss + cfg['dev_requirements'].split()
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
@@ -18,8 +19,8 @@ setup(
     packages=find_packages(include=['idkl_nb', 'idkl_nb.*']), include_package_data=True, zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require=dict(viz=viz, notebooks=notebooks, dev=dev),
-    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]),
+    extras_require=dict(viz=viz, notebooks=notebooks, faiss=faiss, dev=dev),
+    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"], console_scripts=[f'idkl-{name}=idkl_nb.{module}:{name}_main' for name, module in dict(train='runs', embed='runs', evaluate='features').items()]),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education', 'Intended Audience :: Science/Research',
                  'Topic :: Scientific/Engineering :: Image Recognition']
                 + [f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)],

@@ -181,8 +181,8 @@ class IDKLObjective:
 
     def __call__(self,
         features:Features,  # of a batch
-        ids:Tensor,         # (B,) int64 class of the identity
-        modality:Tensor,    # (B,) int64, 0 visible, 1 infrared
+        ids:Tensor,         # (B,) int64 class of the identity; on the host nothing waits for the device, with the features works too
+        modality:Tensor,    # (B,) int64, 0 visible, 1 infrared; likewise
     )->Losses:
         "The losses of a batch; no row's place in the batch matters"
         c, sh, sp, ip = self.config, features.shared, features.specific, features.purified

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from .backbone import full_precision, gem
 from .identity import reid_loss
+from .modality import send
 
 # %% ../nbs/07_purifier.ipynb #d0bf3ac6
 def instance_norm(
@@ -156,18 +157,20 @@ def enhancing_loss(
 # %% ../nbs/07_purifier.ipynb #8c0305be
 def centre_distances(
     features:Tensor,  # (B, C)
-    ids:Tensor,       # (B,) int, identity of each row
-    modality:Tensor,  # (B,) int, 0 visible, 1 infrared
+    ids:Tensor,       # (B,) int, identity of each row, on the host or with the features
+    modality:Tensor,  # (B,) int, 0 visible, 1 infrared; likewise
     eps:float=1e-12,  # smaller squared distances are raised to this before the root, and get no gradient
 )->Tensor:            # (identities,), in the order of their ids; float32 for half-precision features
     "Distance between each identity's visible and infrared centre (in Eq. 11). Raises ValueError for an identity with one modality only"
     if not len(features) == len(ids) == len(modality): raise ValueError(f'{len(features)} features, {len(ids)} ids and {len(modality)} modalities: one of each is needed for an image')
+    ids, modality = ids.cpu(), modality.cpu()   # nothing to do for labels on the host
     if len(ids) == 0 or not ((modality == 0) | (modality == 1)).all(): raise ValueError('modality must be 0 (visible) or 1 (infrared) for every image, and there must be an image')
-    features = full_precision(features)
     people, who = ids.unique(return_inverse=True)
     group = 2*who + modality                                                                                  # (B,): one number for a person and a modality
     counts = torch.bincount(group, minlength=2*len(people))
     if (counts == 0).any(): raise ValueError(f'identities {people[(counts.view(-1, 2) == 0).any(1)].tolist()} have no image in one of the modalities; a centre needs at least one in each')
+    features = full_precision(features)
+    group, counts = [send(x, features.device) for x in (group, counts)]
     sums = features.new_zeros(2*len(people), features.shape[1]).index_add(0, group, features)                 # (2*identities, C)
     visible, infrared = (sums/counts[:, None]).view(len(people), 2, -1).unbind(1)                             # (identities, C) each
     return (visible - infrared).square().sum(1).clamp(min=eps).sqrt()
@@ -175,8 +178,8 @@ def centre_distances(
 def reducing_loss(
     reduced:Tensor,     # (B, C), pooled m_r * IN(F_sp)
     normalised:Tensor,  # (B, C), pooled IN(F_sp)
-    ids:Tensor,         # (B,) int, identity of each image
-    modality:Tensor,    # (B,) int, 0 visible, 1 infrared
+    ids:Tensor,         # (B,) int, identity of each image, on the host or with the features
+    modality:Tensor,    # (B,) int, 0 visible, 1 infrared; likewise
 )->Tensor:              # scalar > 0, mean over identities; log 2 where the mask changes nothing
     "Softplus of the change in the distance between modality centres (Eq. 11). Raises ValueError for an identity with one modality only"
     if reduced.shape != normalised.shape: raise ValueError(f'expected two (B, C) of one shape, got {tuple(reduced.shape)} and {tuple(normalised.shape)}')
@@ -188,8 +191,8 @@ def purifier_loss(
     logits:Tensor,             # (B, identities), C_sp(f_sp)
     logits_enhanced:Tensor,    # (B, identities), C_sp(f_sp^{d+}), of the same classifier
     logits_purified:Tensor,    # (B, identities), of the purified feature
-    ids:Tensor,                # (B,) int64 class of the identity
-    modality:Tensor,           # (B,) int64, 0 visible, 1 infrared
+    ids:Tensor,                # (B,) int64 class of the identity, on the host or with the features
+    modality:Tensor,           # (B,) int64, 0 visible, 1 infrared; likewise
     margin:float=0.3,          # of the triplet
     smoothing:float=0.,        # label smoothing of the cross-entropy
 )->dict[str, Tensor]:          # scalar terms by name; their sum is L_ip

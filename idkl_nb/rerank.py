@@ -65,13 +65,15 @@ def _mutual(index): # (P, k) int, each point first -> (P, P) sparse
     F = _matrix(index)
     return sparse.csr_array(F.multiply(F.T))
 
-def _expanded(index, k1): # (P, k1+1) int, each point first -> (P, P) sparse, not zero for the members of R*
+def _expanded(index, k1): # (P, k1+1) int, each point first -> (P, P) sparse, ones for the members of R*
     "Reciprocal neighbours, and those of members that share more than two thirds with them"
     R, H = _mutual(index), _mutual(index[:, :round(k1/2)+1])
     shared, size = sparse.csr_array((R @ H).multiply(R)), H.sum(1)
     shared.data = (3*shared.data > 2*size[shared.indices]).astype(float)
     shared.eliminate_zeros()
-    return sparse.csr_array(R + shared @ H)
+    sets = sparse.csr_array(R + shared @ H)
+    sets.data[:] = 1
+    return sets
 
 # %% ../nbs/13_rerank.ipynb #a13bb775
 def _reachable(sets, first): # (P, P) sparse, any shape of int -> (P, P) sparse
@@ -81,30 +83,45 @@ def _reachable(sets, first): # (P, P) sparse, any shape of int -> (P, P) sparse
     kept.eliminate_zeros()
     return kept
 
+# %% ../nbs/13_rerank.ipynb #405725f3
 def _encode(
-    sets:sparse.csr_array,  # (P, P), not zero for members
+    sets:sparse.csr_array,  # (P, P), ones for members
+    index:np.ndarray,       # (P, k) lists of neighbours
+    lists:_Neighbours,      # the same, with their distances
     points:Tensor,          # (P, C)
-    farthest:Tensor,        # (P,) squared distance to the farthest point
     chunk:int,              # pairs of points at a time
 )->sparse.csr_array:        # (P, P), rows that sum to 1, or are empty
     "Weigh members by exp(-distance)"
-    row, column = np.arange(len(points)).repeat(np.diff(sets.indptr)), sets.indices
-    pairs = zip(*[torch.as_tensor(x, dtype=torch.long, device=points.device).split(chunk) for x in (row, column)])
-    weight = torch.cat([torch.exp(-(points[p] - points[q]).square().sum(1)/farthest[p]).double() for p, q in pairs]).cpu().numpy()   # (members,)
-    return sparse.csr_array((weight/np.bincount(row, weight)[row], column, sets.indptr), shape=sets.shape)
+    farthest = lists.farthest.clamp(min=torch.finfo(points.dtype).tiny)                             # (P,)
+    own = _matrix(index)
+    others = sparse.csr_array(sets - sets.multiply(own))
+    others.eliminate_zeros()
+    row = np.arange(len(points)).repeat(np.diff(others.indptr))                                     # (others,)
+    pairs = zip(*[torch.as_tensor(x, dtype=torch.long, device=points.device).split(chunk) for x in (row, others.indices)])
+    others.data = torch.cat([torch.exp(-(points[p] - points[q]).square().sum(1)/farthest[p]) for p, q in pairs]).double().cpu().numpy()
+    own.data = torch.exp(-lists.distance.clamp(min=0)/farthest[:, None]).double().flatten().cpu().numpy()
+    V = sparse.csr_array(sets.multiply(own) + others)
+    V.data /= V.sum(1).repeat(np.diff(V.indptr))
+    return V
 
-# %% ../nbs/13_rerank.ipynb #405725f3
-def _jaccard(V, G): # (G+b, G+b) sparse -> (b, G) between 0 and 1
-    "Jaccard distances from each query to the gallery, from the encodings of the gallery and then of the queries"
-    columns, rows = V[:G].tocsc(), V[G:]
-    found = np.ones((rows.shape[0], G))
-    for i in range(len(found)):
-        row = rows[[i]]
-        others = columns[:, row.indices]                             # (G, columns in the row)
-        smaller = np.minimum(others.data, row.data.repeat(np.diff(others.indptr)))
-        s = np.bincount(others.indices, smaller, G)                  # (G,)
-        found[i] = 1 - s/(2 - s)
-    return found
+# %% ../nbs/13_rerank.ipynb #7e1fb17d
+def _jaccard(
+    V:sparse.csr_array,  # (G+b, G+b) encodings of the gallery and then of the queries
+    G:int,               # gallery images
+    chunk:int,           # queries at a time
+)->np.ndarray:           # (b, G) between 0 and 1
+    "Jaccard distances from each query to the gallery"
+    columns, queries = V[:G].tocsc(), V[G:]
+    meets, found = np.diff(columns.indptr), []                                                      # (G+b,) gallery entries in each column
+    for start in range(0, queries.shape[0], chunk):
+        rows = queries[start:start+chunk]                                                           # (q, G+b)
+        count = meets[rows.indices]                                                                 # (entries,)
+        entry = np.arange(len(count)).repeat(count)                                                 # (meetings,) of the query
+        other = np.arange(len(entry)) + (columns.indptr[rows.indices] - count.cumsum() + count)[entry]   # (meetings,) of the gallery
+        cell = np.arange(rows.shape[0]).repeat(np.diff(rows.indptr))[entry]*G + columns.indices[other]
+        s = np.bincount(cell, np.minimum(rows.data[entry], columns.data[other]), rows.shape[0]*G).reshape(-1, G)   # (q, G)
+        found.append(1 - s/(2 - s))
+    return np.concatenate(found)
 
 # %% ../nbs/13_rerank.ipynb #87371e0d
 def _check(query, gallery, k1, k2, lambda_value, scope, chunk):
@@ -139,10 +156,10 @@ def k_reciprocal(
     for block in query.split(len(query) if scope == 'all' else 1):
         points = torch.cat([gallery, block])                                                          # (G+b, C)
         parts = _with_queries(known, gallery, block, k, chunk), _nearest(block, points, G, k, chunk)
-        index, _, farthest = map(torch.cat, zip(*parts))
-        farthest, index = farthest.clamp(min=torch.finfo(farthest.dtype).tiny), index.cpu().numpy()
+        lists = _Neighbours(*map(torch.cat, zip(*parts)))
+        index = lists.index.cpu().numpy()                                                             # (G+b, k)
         sets = _reachable(_expanded(index, k1), index[G:, :k2])
-        V = _matrix(index[:, :k2]) @ _encode(sets, points, farthest, 8*chunk)/k2                      # (G+b, G+b)
-        original = torch.cat([pairwise_distances(rows, gallery, squared=True) for rows in block.split(chunk)])/farthest[G:, None]
-        found.append((1 - lambda_value)*torch.as_tensor(_jaccard(V, G), device=gallery.device).to(gallery.dtype) + lambda_value*original)
+        V = _matrix(index[:, :k2]) @ _encode(sets, index, lists, points, 8*chunk)/k2                  # (G+b, G+b)
+        original = torch.cat([pairwise_distances(rows, gallery, squared=True) for rows in block.split(chunk)])/lists.farthest[G:, None].clamp(min=torch.finfo(points.dtype).tiny)
+        found.append((1 - lambda_value)*torch.as_tensor(_jaccard(V, G, chunk), device=gallery.device).to(gallery.dtype) + lambda_value*original)
     return torch.cat(found)                                                                           # (Q, G)

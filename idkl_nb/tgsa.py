@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from .backbone import full_precision
 from .identity import pairwise_distances
+from .modality import send
 from .world import INFRARED, VISIBLE
 
 # %% ../nbs/08_tgsa.ipynb #286e40bc
@@ -75,11 +76,12 @@ def tgsa_loss(
 def distillation_loss(
     specific:Tensor,      # (B, C) features of the specific branch, the `a` of Eq. 16
     shared:Tensor,        # (B, C) features of the shared branch for the same images
-    modality:Tensor,      # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1, in any order
+    modality:Tensor,      # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1, in any order; on the host or with the features
     reduction:str='sum',  # 'sum' over all B rows, as the paper writes, or their 'mean'
 )->Tensor:                # scalar
     "TGSA from the specific to the shared branch within each modality (Eq. 17). Raises ValueError for wrong shapes or labels"
     if specific.shape != shared.shape or len(specific) != len(modality): raise ValueError(f'{tuple(specific.shape)} specific and {tuple(shared.shape)} shared features with {len(modality)} labels: all need the same images')
-    rows = torch.cat([tgsa_rows(specific[modality == kind], shared[modality == kind]) for kind in (VISIBLE, INFRARED)])  # (B,)
-    if len(rows) != len(modality): raise ValueError(f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}')
-    return reduce_rows(rows, reduction)
+    groups = [torch.where(modality.cpu() == kind)[0] for kind in (VISIBLE, INFRARED)]
+    if sum(map(len, groups)) != len(modality): raise ValueError(f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}')
+    groups = [send(rows, specific.device) for rows in groups]
+    return reduce_rows(torch.cat([tgsa_rows(specific[rows], shared[rows]) for rows in groups]), reduction)  # of (B,)
