@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test lab export readme clean constraints
+.PHONY: help setup run test experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,14 @@ test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
 	runs=$$(mktemp -d) && PATH="$(abspath $(BIN)):$$PATH" IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --timing && rm -r $$runs
 	$(BIN)/python -m pytest -q --durations 5 tests
+
+ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
+SEEDS ?= 0 1 2
+experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 for a part): hours on two CPU cores
+	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) --seeds $(SEEDS)
+
+warm-start: setup ## make the packaged weights of the small network anew
+	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v1.safetensors
 
 lab: setup ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir nbs

@@ -16,7 +16,7 @@ setup(
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
-    packages=find_packages(include=['idkl_nb', 'idkl_nb.*']), include_package_data=True, zip_safe=False,
+    packages=find_packages(include=['idkl_nb', 'idkl_nb.*']), package_data=dict(idkl_nb=['weights/*.safetensors']), zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require=dict(viz=viz, notebooks=notebooks, faiss=faiss, dev=dev),

@@ -31,7 +31,7 @@ class Experiment:
     root:Path|None = None          # folder of a dataset; None: draw a world
     trial:int = 1                  # of RegDB
     people:tuple = (200, 10, 40)   # of the world, for train, val and test
-    seed:int = 0                   # of the world
+    seed:int = 7                   # of the world; settings were chosen on world 0, and `WORLD_V1` comes from worlds 101 to 108
 
 def experiment(
     choice:str,      # 'embedded', 'smoke', or the root of a dataset

@@ -146,7 +146,7 @@ class _Run:
         config, plan, batches = self.config, self.plan, iter(self.loader)
         with _Stop() as stop, tqdm(total=plan.steps, initial=self.start, desc='training', unit='step', disable=not (progress and self.main), mininterval=2) as bar:
             for step in range(self.start, plan.steps):
-                self.rows.append(self.trainer.step([*self.portions(step, batches)], learning_rate(config, plan.epoch(step))))
+                self.rows.append(self.trainer.step([*self.portions(step, batches)], learning_rate(config, plan.epoch(step)), plan.epoch(step) >= config.align_from))
                 bar.update()
                 step += 1
                 look = step % config.log_every == 0 or step == plan.steps
