@@ -20,7 +20,7 @@ setup(
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require=dict(viz=viz, notebooks=notebooks, faiss=faiss, dev=dev),
-    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"], console_scripts=[f'idkl-{name}=idkl_nb.{module}:{name}_main' for name, module in dict(train='runs', embed='runs', evaluate='features').items()]),
+    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"], console_scripts=[f'idkl-{name}=idkl_nb.{module}:{name}_main' for name, module in dict(train='runs', embed='runs', evaluate='features', check='check').items()]),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education', 'Intended Audience :: Science/Research',
                  'Topic :: Scientific/Engineering :: Image Recognition']
                 + [f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)],
