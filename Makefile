@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-browser experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,11 @@ run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smok
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
 	runs=$$(mktemp -d) && PATH="$(abspath $(BIN)):$$PATH" IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --timing && rm -r $$runs
-	$(BIN)/python -m pytest -q --durations 5 tests
+	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser
+
+test-browser: setup ## open the explorers in JupyterLab in a real Chromium (apt-get install chromium)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt playwright
+	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/browser
 
 ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
 SEEDS ?= 0 1 2
@@ -44,6 +48,7 @@ lab: setup ## open JupyterLab on the notebooks
 export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
+	$(BIN)/python .ci/widgets.py nbs/26_explorers.ipynb
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py

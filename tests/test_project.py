@@ -51,6 +51,7 @@ def test_outputs_are_fit_to_publish(name):
     outputs = [out for cell in code[name] for out in cell['outputs']]
     assert not [out for out in outputs if out['output_type'] == 'error']
     if name != 'index.ipynb': assert outputs, 'a reader of the page would see no result'
+    assert not any('application/vnd.jupyter.widget-view+json' in out.get('data', {}) for out in outputs), 'a widget without a kernel shows nothing'
     printed = '\n'.join(''.join(text) for out in outputs for text in (out.get('text', ''), out.get('data', {}).get('text/plain', '')))
     assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}[\w.-]+', printed), 'a path of somebody\'s machine'
     assert (root/'nbs'/name).stat().st_size < 1_500_000

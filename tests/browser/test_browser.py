@@ -1,0 +1,130 @@
+"""A person opens a chapter that has explorers, runs it, moves a slider and presses a button: in JupyterLab, in a real browser.
+
+Needs Chromium on the machine and the package playwright (no browser is downloaded); without them it is skipped and says so.
+IDKL_SCREENSHOTS names a folder for the screenshots."""
+import json, os, re, secrets, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import pytest
+
+api = pytest.importorskip('playwright.sync_api', reason='the browser test needs playwright: pip install playwright')
+chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+if chromium is None: pytest.skip('the browser test needs chromium: apt-get install chromium', allow_module_level=True)
+
+root = Path(__file__).resolve().parents[2]
+chapters = [path for path in sorted((root/'nbs').glob('[0-9]*.ipynb')) if re.search(r'idkl_nb\.explorers|default_exp explorers', path.read_text(encoding='utf-8'))]
+SETTINGS = {'@jupyterlab/notebook-extension/tracker': dict(windowingMode='none'), '@jupyterlab/apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}
+HASH = """async image => {
+    const bytes = await (await fetch(image.src)).arrayBuffer()
+    return Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))).join() }"""
+ERRORS = '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]'
+RUN_ALL = """async () => {
+    const notebook = window.jupyterapp.shell.currentWidget
+    await notebook.context.ready
+    await notebook.sessionContext.ready
+    await window.jupyterapp.commands.execute('notebook:run-all-cells')
+    return notebook.content.widgets.filter(cell => cell.model.type == 'code' && !cell.model.executionCount).length }"""
+
+
+def copy_without_export(chapter, folder):
+    "The chapter without outputs, and without its last cell, which writes modules"
+    book = json.loads(chapter.read_text(encoding='utf-8'))
+    book['cells'] = [cell for cell in book['cells'] if 'nbdev_export()' not in ''.join(cell['source'])]
+    for cell in book['cells']:
+        if cell['cell_type'] == 'code': cell['outputs'], cell['execution_count'] = [], None
+    (folder/chapter.name).write_text(json.dumps(book), encoding='utf-8')
+
+
+@pytest.fixture
+def lab(tmp_path):
+    "JupyterLab on loopback, with a token; its address"
+    books, config = tmp_path/'books', tmp_path/'config'
+    books.mkdir()
+    for chapter in chapters: copy_without_export(chapter, books)
+    for name, values in SETTINGS.items():
+        file = config/'lab'/'user-settings'/f'{name}.jupyterlab-settings'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    env = os.environ | dict(JUPYTER_TOKEN=token, JUPYTER_CONFIG_DIR=str(config), JUPYTERLAB_SETTINGS_DIR=str(config/'lab'/'user-settings'), JUPYTERLAB_WORKSPACES_DIR=str(config/'workspaces'), IPYTHONDIR=str(config/'ipython'))
+    with open(tmp_path/'lab.log', 'wb') as log:
+        server = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--LabApp.expose_app_in_browser=True', '--ServerApp.ip=127.0.0.1', f'--ServerApp.port={port}', '--ServerApp.port_retries=0', f'--ServerApp.root_dir={books}'], stdout=log, stderr=log, env=env)
+    try:
+        for _ in range(120):
+            if server.poll() is not None: pytest.fail((tmp_path/'lab.log').read_text()[-2000:])
+            try: urllib.request.urlopen(f'http://127.0.0.1:{port}/api/status?token={token}', timeout=5).close(); break
+            except OSError: time.sleep(.5)
+        else: pytest.fail('JupyterLab did not start within a minute')
+        with pytest.raises(urllib.error.HTTPError, match='403'): urllib.request.urlopen(f'http://127.0.0.1:{port}/api/contents', timeout=5)   # nobody without the token
+        yield lambda name: f'http://127.0.0.1:{port}/lab/tree/{name}?token={token}'
+    finally:
+        server.terminate()
+        try: server.wait(20)
+        except subprocess.TimeoutExpired: server.kill()
+
+
+@pytest.fixture
+def page():
+    with api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        page = browser.new_page(viewport=dict(width=1400, height=1000))
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def run_all(page):
+    "Run > Run All Cells, and wait for the last one"
+    page.locator('.jp-Notebook .jp-CodeCell').first.wait_for()
+    page.wait_for_function('window.jupyterapp?.shell.currentWidget?.sessionContext')
+    left = page.evaluate(RUN_ALL)
+    assert page.locator(ERRORS).count() == 0, page.locator(ERRORS).first.inner_text()
+    assert left == 0, f'{left} cells did not run'
+
+
+def changes(page, picture, act):
+    "Do something, and wait until the picture's bytes are others; how many seconds that took"
+    before = picture.evaluate(HASH)
+    act()
+    began = time.perf_counter()
+    while time.perf_counter() < began + 20:
+        page.wait_for_timeout(10)
+        if picture.evaluate(HASH) != before: return time.perf_counter() - began
+    pytest.fail(f'the picture did not change in 20 s: {picture.locator("xpath=..").inner_text()}')
+
+
+@pytest.mark.parametrize('name', [chapter.name for chapter in chapters])
+def test_a_person_uses_the_explorers(name, lab, page, tmp_path):
+    kept = Path(os.environ.get('IDKL_SCREENSHOTS', tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    page.goto(lab(name))
+    try: run_all(page)
+    finally: page.screenshot(path=kept/f'{name[:-6]}.png')
+    explorers = page.locator('.jp-OutputArea-child:has(img.widget-image)')
+    explorers.first.wait_for()
+    assert page.get_by_text('javascript error').count() == 0
+    assert explorers.count() == len(re.findall(r'"text/plain": \[\s*"Explorer of ', (root/'nbs'/name).read_text(encoding='utf-8')))    # as many as the page has pictures of
+    seconds = []
+    for n in range(explorers.count()):
+        explorer = explorers.nth(n)
+        explorer.scroll_into_view_if_needed()
+        picture = explorer.locator('img.widget-image')
+        assert picture.evaluate('image => image.naturalWidth') > 100
+        labels = explorer.locator('.widget-inline-hbox:not(.widget-html) > .widget-label').all_inner_texts() + explorer.locator('.widget-checkbox').all_inner_texts()
+        assert labels and all(label.strip() for label in labels), labels
+        handle = explorer.locator('.noUi-handle').first if explorer.locator('.noUi-handle').count() else None
+        if handle is not None:                   # by keyboard
+            handle.focus()
+            at_end = handle.get_attribute('aria-valuenow') == handle.get_attribute('aria-valuemax')
+            seconds.append(changes(page, picture, lambda: page.keyboard.press('ArrowLeft' if at_end else 'ArrowRight')))
+        else:
+            box = explorer.locator('input[type=number]').first
+            seconds.append(changes(page, picture, lambda: (box.fill('3'), box.press('Enter'))))
+        for button in explorer.get_by_role('button').all():
+            if button.inner_text() == 'descend': changes(page, picture, lambda: (button.focus(), page.keyboard.press('Space')))
+        assert 'cannot be shown' not in explorer.inner_text()
+        explorer.screenshot(path=kept/f'{name[:-6]}-{n + 1}.png')
+    (kept/f'{name[:-6]}-seconds.json').write_text(json.dumps([round(s, 3) for s in seconds]))      # as a person waits, with the browser
+    assert page.locator(ERRORS).count() == 0 and page.get_by_text('Error displaying widget').count() == 0
