@@ -199,7 +199,7 @@ def resume(
     progress:bool=True,
     on_log=None,             # these three as in `fit`
 )->tuple[IDKL, pd.DataFrame]: # as `fit`
-    "Go on where a run was stopped, from its newest checkpoint; on one machine's CPU the weights come out as if it had never stopped. A finished run is only read"
+    "Go on where a run was stopped, from its newest checkpoint; on one machine's CPU, with as many threads, the weights come out as if it had never stopped. A finished run is only read"
     about = _about(folder)
     if (about['images'], about['fingerprint']) != (len(records), _fingerprint(records)): raise ValueError(f'{folder}: this run began with {about["images"]} other images, or in another order; a resumed run needs the same')
     if (Path(folder)/'weights.safetensors').exists(): return load(folder)[0], read_log(folder)

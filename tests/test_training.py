@@ -13,6 +13,15 @@ config = replace(PRESETS['smoke'], epochs=3, batches=4, save_every=1, log_every=
 environment = os.environ | dict(OMP_NUM_THREADS='1')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    "As in the processes that the tests start: another number of threads adds in another order, and rounds otherwise"
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
     return read_sysu(write_sysu(World(height=64, width=32), tmp_path_factory.mktemp('data')/'world', range(1, 9), [9], range(10, 13), images=4))
