@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-browser experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-browser test-figures experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,12 +27,16 @@ run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smok
 
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
-	runs=$$(mktemp -d) && PATH="$(abspath $(BIN)):$$PATH" IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 MPLBACKEND=agg $(BIN)/nbdev_test --n_workers 2 --timing && rm -r $$runs
-	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser
+	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --durations 5 tests/notebooks && rm -r $$runs
+	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser --ignore tests/notebooks
 
-test-browser: setup ## open the explorers in JupyterLab in a real Chromium (apt-get install chromium)
+test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
+	command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt playwright
 	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/browser
+
+test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
+	twice=$$(mktemp -d) && for n in 1 2; do IDKL_EXECUTED=$$twice/books IDKL_RUN=smoke IDKL_RUNS=$$twice/runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/notebooks || exit 1; done && rm -r $$twice
 
 ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
 SEEDS ?= 0 1 2

@@ -8,12 +8,12 @@ __all__ = ['LIMIT', 'PREDICTIONS', 'RERANKING', 'LAMBDAS', 'slider', 'choice', '
            'objective_explorer']
 
 # %% ../nbs/26_explorers.ipynb #21fd00cd
-import gc
+import gc, html, threading
 from contextlib import contextmanager
 from dataclasses import replace
-from html import escape
 from typing import NamedTuple
 import ipywidgets, numpy as np, pandas as pd, torch
+from ipyevents import Event
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from .batches import eval_loader, eval_transform
@@ -22,7 +22,7 @@ from .datasets import Records
 from .features import embed
 from .metrics import retrieval_scores
 from .model import IDKL, IDKLConfig, IDKLObjective
-from .pictures import BLUE, COLOURS, FEATURES, MARKERS, ORANGE, Board, Figure, heat_map, nearest, picture, pixels
+from .pictures import BLUE, COLOURS, FEATURES, MARKERS, ORANGE, GAP, Board, Figure, heat_map, nearest, picture, pixels
 from .protocols import retrieval_distances
 from .tgsa import affinity, tgsa_loss
 from .world import INFRARED, MODALITIES, VISIBLE, World
@@ -38,7 +38,8 @@ def choice(*options, value=None): # words or numbers; the first is chosen unless
     return ipywidgets.Dropdown(options=options, value=options[0] if value is None else value)
 
 # %% ../nbs/26_explorers.ipynb #ad36425a
-_ALIVE = {}   # explorers by name
+_ALIVE = {}         # explorers by name
+_ONE = threading.RLock()      # one picture at a time: JupyterLab hands what a mouse does to another thread than the cells'
 
 class Explorer:
     "Named widgets, and a picture that follows them"
@@ -48,6 +49,7 @@ class Explorer:
         controls:dict,     # widgets, by the names of `draw`'s arguments
         buttons:dict={},   # functions without arguments, by the words on the button
         reacts:dict={},    # functions of a control's new value, by its name: called before the picture is drawn
+        pointer=None,      # function of (x, y, mouse): a place in the figure's first axes, and 'press', 'drag' or 'move'; False: no need to draw anew
     ):
         if name in _ALIVE: _ALIVE[name].close()
         self.name, self.draw, self.controls, self.reacts, self.held, self.start = name, picture(draw), controls, reacts, False, {label: widget.value for label, widget in controls.items()}
@@ -58,22 +60,35 @@ class Explorer:
             widget.style.description_width, widget.layout.width = '8em', '22em'
         row = lambda widgets: ipywidgets.Box(list(widgets), layout=dict(flex_flow='row wrap'))
         self.box = ipywidgets.VBox([row(controls.values()), row(self.buttons.values()), self.words, self.picture])
-        for label, widget in controls.items(): widget.observe(lambda change, label=label: self.held or self._answer(lambda: self.reacts.get(label, lambda value: None)(change['new'])), 'value')
+        for label, widget in controls.items(): widget.observe(lambda change, label=label: self._moved(label, change['new']), 'value')
         self.presses = {label: lambda _, press=press: self._answer(press) for label, press in buttons.items()}
         for label, press in self.presses.items(): self.buttons[label].on_click(press)
+        self.pointer, self.mice = pointer, [Event(source=self.picture, watched_events=['mousedown', 'mousemove'], prevent_default_action=True, throttle_or_debounce='throttle', wait=50)] if pointer else []
+        for mouse in self.mice: mouse.on_dom_event(self._point)
         _ALIVE[name] = self
         gc.unfreeze(), gc.collect(), gc.freeze()   # or each tenth picture waits half a second while Python looks for garbage among all that PyTorch and pandas made
         self._answer()
 
     def _answer(self, first=lambda: None):
         "Do something and draw anew; an error is told in words"
-        gc.collect()      # the last picture; ten at a time would be a pause
-        try:
-            first()
-            figure, words = self.look()
-            self.picture.value, self.words.value, self.picture.layout.visibility = figure._repr_png_(), escape(words), 'visible'
-        except Exception as error:      # whatever it is: nobody reads a traceback below a slider
-            self.words.value, self.picture.layout.visibility = escape(f'This cannot be shown: {error or type(error).__name__}'), 'hidden'
+        with _ONE:
+            gc.collect()      # the last picture; ten at a time would be a pause
+            try:
+                if first() is False: return
+                self.figure, words = self.look()
+                self.picture.value, self.words.value, self.picture.layout.visibility = self.figure._repr_png_(), html.escape(words), 'visible'
+            except Exception as error:      # whatever it is: nobody reads a traceback below a slider
+                self.words.value, self.picture.layout.visibility = html.escape(f'This cannot be shown: {error or type(error).__name__}'), 'hidden'
+
+    def _moved(self, label, value):
+        "A control has a new value"
+        with _ONE:
+            if not self.held: self._answer(lambda: self.reacts.get(label, lambda value: None)(value))
+
+    def _point(self, event):
+        "The mouse is over the picture: the browser counts pixels down from its upper left corner"
+        mouse = 'press' if event['type'] == 'mousedown' else 'drag' if event['buttons'] & 1 else 'move'
+        self._answer(lambda: self.pointer(*self.figure.axes[0].transData.inverted().transform((event['dataX'], self.figure.bbox.height - event['dataY'])), mouse))
 
     def look(self): # -> Figure, words
         "What the present setting looks like; raises what `draw` raises"
@@ -83,9 +98,10 @@ class Explorer:
     @contextmanager
     def hold(self):
         "Inside, controls change without an answer"
-        self.held = True
-        try: yield
-        finally: self.held = False
+        with _ONE:
+            self.held = True
+            try: yield
+            finally: self.held = False
 
     def set(self, **values): # by the controls' names; `set(**explorer.start)` goes back to the beginning
         "Move several controls, and draw once"
@@ -96,7 +112,8 @@ class Explorer:
         "Let go of everything"
         for widget in self.controls.values(): widget.unobserve_all()
         for label, press in self.presses.items(): self.buttons[label].on_click(press, remove=True)
-        for widget in (*self.controls.values(), *self.buttons.values(), *self.box.children, self.box): widget.close()
+        for mouse in self.mice: mouse.reset_callbacks()
+        for widget in (*self.mice, *self.controls.values(), *self.buttons.values(), *self.box.children, self.box): widget.close()
         if _ALIVE.get(self.name) is self: del _ALIVE[self.name]
 
     def _repr_png_(self): return self.look()[0]._repr_png_()
@@ -125,8 +142,7 @@ def world_explorer(
             board.ax.text(4.55, .4*n + .2, f'{material.luminance:.2f} → {material.albedo:.2f}', va='center', fontsize=7)
         gap = np.mean([abs(m.luminance - m.albedo) for m in made.values()])
         return board.figure, f'Brightness and albedo differ by {gap:.2f} on the average of the five surfaces. Top: {who.top.kind}, {who.top.pattern}; bottom: {who.bottom.kind}; hat: {who.hat.kind}.'
-    controls = dict(identity=slider(1, 1, people), camera=slider(1, 1, 6), heading=slider(30, 0, 350, 10), step=slider(0., 0., 6.2, .2), dial=slider(.65, 0., 1., .05))
-    return Explorer('the world', draw, controls)
+    return Explorer('the world', draw, dict(identity=slider(1, 1, people), camera=slider(1, 1, 6), heading=slider(30, 0, 350, 10), step=slider(0., 0., 6.2, .2), dial=slider(.65, 0., 1., .05)))
 
 # %% ../nbs/26_explorers.ipynb #0a030e8b
 class Reversal(NamedTuple):
@@ -186,8 +202,7 @@ def purifier_explorer(
         ax.margins(y=.2), ax.legend(handletextpad=.1, loc='upper left', ncols=2)
         masks = [f'{name} = ' + ' and '.join(f'{(mask[n].mean() if mean_of_all else mask[n, channel]):.3f}' for n in rows) for name, mask in (('m_e', made.mask_e), ('m_r', made.mask_r))]
         return board.figure, f'{person}, {"mean of all channels" if mean_of_all else f"channel {channel}"}: {masks[0]}, {masks[1]} (visible and infrared).'
-    controls = dict(person=choice(*names), channel=slider(0, 0, before.shape[1] - 1), mean_of_all=ipywidgets.Checkbox(indent=False))
-    return Explorer('the purifier', draw, controls)
+    return Explorer('the purifier', draw, dict(person=choice(*names), channel=slider(0, 0, before.shape[1] - 1), mean_of_all=ipywidgets.Checkbox(indent=False)))
 
 # %% ../nbs/26_explorers.ipynb #7a350130
 LIMIT = 3.   # points stay within this, in both directions
@@ -200,7 +215,7 @@ def tgsa_explorer(
     start = torch.tensor([[[-2., 1.], [-1., 2.], [0., .5], [-1.5, -.5]], [[1., -.5], [2., .5], [.5, -2.], [2.5, -1.5]]]) if points is None else points
     now, past, (x, y) = start.double().clone(), [], start[0, 0].tolist()
     names = {f'{group}{n + 1}': (g, n) for g, group in enumerate('ab') for n in range(start.shape[1])}
-    controls = dict(point=choice(*names), x=slider(x, -LIMIT, LIMIT, .05), y=slider(y, -LIMIT, LIMIT, .05), rate=slider(.1, .01, .5, .01), moving=choice('both groups', 'b alone'))
+    controls = dict(point=choice(*names), **{label: ipywidgets.BoundedFloatText(value, min=-LIMIT, max=LIMIT, step=.05) for label, value in zip('xy', (x, y))}, rate=slider(.1, .01, .5, .01), moving=choice('both groups', 'b alone'))
     def draw(point, x, y, rate, moving):
         a, b, figure = *now, Figure(figsize=(7.6, 2.3))
         axes, N = figure.subplots(1, 3, gridspec_kw=dict(width_ratios=[1.3, 3.4, 1.1], left=.04, right=.99, bottom=.2, top=.88, wspace=.15)), now.shape[1]
@@ -220,7 +235,7 @@ def tgsa_explorer(
         axes[2].plot([*past, loss], color=BLUE, marker='.', markersize=3)
         axes[2].set(title='loss', xlabel='steps', ylim=(0, None))
         return figure, f'Loss {loss:.4f}. Mean distance of the two points of an image: {(a - b).norm(dim=1).mean():.2f}.'
-    def follow(_=None):   # the sliders go where the chosen point is
+    def follow(_=None):   # the numbers say where the chosen point is; no sliders, for JupyterLab rounds those and sends them back, late
         with explorer.hold(): controls['x'].value, controls['y'].value = now[names[controls['point'].value]].tolist()
     def put(axis, by):
         now[names[controls['point'].value]][axis] += by
@@ -233,8 +248,15 @@ def tgsa_explorer(
             now.copy_((now - controls['rate'].value*slope).clamp(-LIMIT, LIMIT))
             past.append(loss.item())
         follow()
+    def drag(x, y, mouse):   # a press chooses the nearest point, which follows while the button is held
+        if mouse == 'move' or max(abs(x), abs(y)) > LIMIT: return False
+        at = torch.tensor([x, y]).mul(20).round()/20
+        if mouse == 'press':
+            with explorer.hold(): controls['point'].value = list(names)[(now - at).norm(dim=-1).argmin()]
+        now[names[controls['point'].value]] = at
+        follow()
     buttons = {'left': lambda: put(0, -.25), 'right': lambda: put(0, .25), 'down': lambda: put(1, -.25), 'up': lambda: put(1, .25)} | {'descend': descend, 'start again': lambda: (now.copy_(start), past.clear(), follow())}
-    explorer = Explorer('TGSA', draw, controls, buttons, dict(point=follow, x=lambda x: put(0, x - now[names[controls['point'].value]][0]), y=lambda y: put(1, y - now[names[controls['point'].value]][1])))
+    explorer = Explorer('TGSA', draw, controls, buttons, dict(point=follow, x=lambda x: put(0, x - now[names[controls['point'].value]][0]), y=lambda y: put(1, y - now[names[controls['point'].value]][1])), drag)
     return explorer
 
 # %% ../nbs/26_explorers.ipynb #0525f328
@@ -301,8 +323,11 @@ def retrieval_explorer(
             board.show(1, column, heat, cmap='inferno', vmin=0, vmax=1, alpha=.75*heat)
         place = 1 + int((there.identity[d[n].argsort(stable=True)] == asked.identity[n]).argmax())
         return board.figure, f'Average precision {scores.mAP:.1%}; the first right image is at rank {place} of {len(there)}; network {network}, re-ranking {reranking}. Below: what makes the query and rank {rank} alike, {feature} feature, block {block}.'
+    def point(x, y, mouse):   # the heat map follows the mouse from rank to rank
+        if 1 <= x//GAP <= ranks: controls['rank'].value = int(x//GAP)
+        return False          # a control that moves draws by itself
     controls = dict(query=slider(query, 0, min(map(len, sides)) - 1), asks=choice(*MODALITIES, value='infrared'), network=choice(*models), reranking=choice(*RERANKING), rank=slider(1, 1, ranks), feature=choice(*FEATURES), block=slider(3, 3, 5))
-    return Explorer('retrieval', draw, controls)
+    return Explorer('retrieval', draw, controls, pointer=point)
 
 # %% ../nbs/26_explorers.ipynb #d26616db
 LAMBDAS = dict(lambda_ip=('enhance', 'reduce', 'ce_ip', 'triplet_ip'), lambda_tgsa=('tgsa',), lambda_csa=('csa',), lambda_mdr=('mdr',))   # the terms that a weight of Eq. 21 goes to
