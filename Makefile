@@ -31,7 +31,7 @@ test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser --ignore tests/notebooks
 
 test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
-	command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
+	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt playwright
 	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/browser
 

@@ -63,6 +63,14 @@ def test_every_figure_has_a_text(name):
         if any('image/png' in out.get('data', {}) for out in cell['outputs']): assert '#| fig-alt:' in source(cell), source(cell)[:80]
 
 
+def test_notebooks_and_package_draw_alike():
+    import matplotlib
+    from idkl_nb.pictures import COLOURS, LOOK
+    look = matplotlib.rc_params_from_file(root/'nbs'/'matplotlibrc', use_default_template=False)
+    assert {name: look[name] for name in LOOK} == dict(matplotlib.RcParams(LOOK))
+    assert [colour['color'] for colour in look['axes.prop_cycle']] == list(COLOURS)
+
+
 def test_modules_are_short():
     for module in (root/'idkl_nb').glob('[a-z]*.py'):
         lines = [line for line in module.read_text().splitlines() if line.strip() and not line.startswith('# %%')]
