@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-browser experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-browser test-wheel docs experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
+
+docs: setup ## build the site in _docs with Quarto; without Quarto it says how to get it (`make test` checks the pages either way)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/site.py
 
 constraints: ## resolve constraints.txt anew; use the oldest Python: make constraints PYTHON=python3.10
 	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report - '.[dev]' | $(PYTHON) .ci/constraints.py > constraints.new
