@@ -1,5 +1,5 @@
 """The pages of the site: rendered from the same `_quarto.yml` in pure Python, and looked at for what a reader would stumble over."""
-import importlib.util, os, re, subprocess, sys
+import importlib, importlib.util, inspect, json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -51,6 +51,40 @@ def test_equations_have_the_papers_numbers():
     for path in sorted((root/'nbs').glob('*.ipynb')):
         for number in re.findall(r'\\\\tag\{(\d+)\}', path.read_text(encoding='utf-8')):
             if path.name != '21_pictures.ipynb': assert site.equations()[number] == re.sub(r'^\d+_', '', path.stem) + '.html', f'{path.name} numbers a formula ({number}), which is the paper\'s'
+
+
+def is_there(name, public):
+    "A class, function or constant of the package, or a field or attribute of a class"
+    first, *rest = name.split('.')
+    if first not in public or not rest: return first in public
+    found = public[first]
+    return rest[0] in {*vars(found), *getattr(found, '__annotations__', {})} or re.search(rf'self\.{rest[0]}\b', inspect.getsource(found.__init__)) is not None
+
+
+def test_symbols_name_what_there_is():
+    from idkl_nb._modidx import d
+    public = {name: thing for module in d['syms'] for name, thing in vars(importlib.import_module(module)).items()}
+    rows = [row for cell in json.loads((root/'nbs'/'94_symbols.ipynb').read_text(encoding='utf-8'))['cells'] for row in re.findall(r'^\| \$.*$', ''.join(cell['source']), re.M)]
+    names = [name for row in rows for name in re.findall(r'`([\w.]+)`', row)]
+    assert len(names) > 40 and not [name for name in names if not is_there(name, public)]
+    assert not is_there('PKSampler.gone', public) and not is_there('gone', public)
+    quoted = {int(number) for row in rows for number in re.findall(r'\d+', row.split('|')[-2])}
+    assert quoted >= set(range(1, 22)) - {4, 6, 14}       # 4 and 6 are in ranges, 14 is what the paper departs from
+
+
+def test_the_references_are_whole():
+    "Every entry has what a citation needs, and every author that a chapter names is in one"
+    text = (root/'nbs'/'references.bib').read_text(encoding='utf-8')
+    entries = dict(re.findall(r'^@\w+\{(\w+),\n(.*?)^\}', text, re.M | re.S))
+    assert len(entries) == text.count('@')
+    for key, entry in entries.items():
+        fields = dict(re.findall(r'^  (\w+) *= \{(.*)\},?$', entry, re.M))
+        assert {'title', 'author', 'year'} <= set(fields), key
+        assert {'booktitle', 'journal', 'url'} & set(fields) and fields['year'] in key, key
+    chapters = '\n'.join(''.join(cell['source']) for path in sorted((root/'nbs').glob('*.ipynb')) for cell in json.loads(path.read_text(encoding='utf-8'))['cells'])
+    cited = set(re.findall(r'([A-Z]\w+) (?:et al\.|and [A-Z]\w+), (?:[A-Za-z]+ )*(20\d\d)', chapters))
+    known = {(fields[0].split(',')[0].split()[-1].replace("{\\'c}", 'c'), fields[1]) for fields in ((re.search(r'author *= \{(.*)\}', entry)[1], re.search(r'year *= \{(\d+)', entry)[1]) for entry in entries.values())}
+    assert len(cited) > 10 and not cited - known
 
 
 GOOD = '<html><body><h2 id="here">A</h2><p>Text.</p><a href="#here">x</a><a href="https://example.org/y">y</a><img src="data:image/png;base64,AA" alt="a curve"><span class="math">\\(\\frac12\\)</span><pre><code>a = "$$"</code></pre></body></html>'
