@@ -27,6 +27,7 @@ def document(source, target, places):
     "Write a notebook as Quarto reads it: nbdev's directives done, equations linked, each exported symbol with signature, source link and code"
     from execnb.nbio import mk_cell, read_nb, write_nb
     from nbdev.config import get_config
+    from nbdev.doclinks import NbdevLookup
     from nbdev.process import Processor
     from nbdev.processors import FilterDefaults, add_links, exec_show_docs
     from nbdev.showdoc import show_doc
@@ -55,16 +56,19 @@ def document(source, target, places):
         if cell.cell_type != 'markdown' or not cell.source: return
         cell.source = re.sub(r'\[(`[^`\]]+`)\]\(https?://[^)#]+\.html#_[^)]*\)', r'\1', cell.source)
         cell.source = re.sub(r'(\[`[^`\]]+`\]\(https?://[^)#]+\.html#\w+)\.[^)]*\)', r'\1)', cell.source)
+        cell.source = re.sub(r'(?<!\[)`([A-Z]\w+)\.\w+`(?!\])', lambda found: f'[{found[0]}]({lookup.doc(found[1])})' if lookup.doc(found[1]) else found[0], cell.source)
 
     class Docs(FilterDefaults):
         def base_procs(self): return [{exec_show_docs: show_without_running, add_links: link}.get(proc, proc) for proc in super().base_procs()]
 
+    lookup = NbdevLookup()
     text, nb, page = source.read_text(encoding='utf-8'), read_nb(source), re.sub(r'^\d+_', '', source.stem) + '.html'
     site = get_config().doc_host + get_config().doc_baseurl
     defined = {name.lower() for name in re.findall(r'^(?:class|def) (\w+)', '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'code'), re.M)}
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = re.sub(r'^#+ (\w+)$', lambda found: f'{found[0]} {{#about-{found[1].lower()}}}' if found[1].lower() in defined else found[0], cell.source, flags=re.M)   # the name's own anchor is its signature
+            cell.source = re.sub(r'^##+ (\w+)$', lambda found: f'{found[0]} {{#about-{found[1].lower()}}}' if found[1].lower() in defined else found[0], cell.source, flags=re.M)   # the name's own anchor is its signature
+            cell.source = re.sub(r'^!\[(.+)\]\((.+)\)$', r'![](\2){fig-alt="\1"}', cell.source, flags=re.M)        # the text is for those who do not see the picture, no caption
             cell.source = re.sub(r'\]\(\.\./', f']({get_config().git_url}/blob/{get_config().branch}/', cross_reference(cell.source, places, page, site))       # what is not in nbs/ is not on the site
         if cell.cell_type != 'code': continue
         lines = cell.source.splitlines()
@@ -99,7 +103,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.ids, self.links, self.pictures, self.prose, self.code, self.formulas, self.open = set(), [], [], [], [], [], []
+        self.ids, self.links, self.pictures, self.prose, self.code, self.formulas, self.texts, self.open = set(), [], [], [], [], [], [], []
         self.feed(path.read_text(encoding='utf-8'))
 
     def handle_starttag(self, tag, attrs):
@@ -114,6 +118,7 @@ class Page(HTMLParser):
         while self.open and self.open.pop()[0] != tag: pass
 
     def handle_data(self, text):
+        if not any(tag in ('script', 'style', 'pre', 'code') for tag, _ in self.open): self.texts.append(text)
         if any(math for _, math in self.open): self.formulas.append(text)
         elif any(tag in ('pre', 'code') for tag, _ in self.open): self.code.append(text)
         elif not any(tag in self.silent for tag, _ in self.open): self.prose.append(text)
@@ -140,6 +145,8 @@ def faults(site, names=None, address=''):
             if re.search(r'^\s*#\|', text, re.M): fault(f'raw directive: {text.strip()[:60]}')
             if re.search(r'\$\$|\\tag\{|\\(?:frac|mathrm|sum|hat|tilde|lambda|odot)\b|\$[^$\s][^$\n]*[\\_^{][^$\n]*\$', text): fault(f'formula that is not rendered: {text.strip()[:80]}')
             if re.search(r'^:::', text, re.M): fault(f'raw fence: {text.strip()[:60]}')
+        for text in page.texts:
+            if re.search(r'\{[#.][\w-]+[^}]*\}|fig-alt=', text): fault(f'raw attribute: {text.strip()[:60]}')
         for text in page.code:
             if re.search(r'^#\|\s', text, re.M): fault(f'raw directive in code: {text.strip()[:60]}')
     return found

@@ -89,8 +89,8 @@ def test_the_references_are_whole():
 
 GOOD = '<html><body><h2 id="here">A</h2><p>Text.</p><a href="#here">x</a><a href="https://example.org/y">y</a><img src="data:image/png;base64,AA" alt="a curve"><span class="math">\\(\\frac12\\)</span><pre><code>a = "$$"</code></pre></body></html>'
 BROKEN = {'which is not there': '<a href="gone.html">x</a>', 'no such anchor': '<a href="#gone">x</a>', 'without alt text': '<img src="data:image/png;base64,AA">', 'no such anchor ': '<a href="https://site.org/base/a.html#gone">x</a>',
-          'raw directive': '<p>#| hide</p>', 'raw directive in code': '<pre><code>#| fig-alt: a</code></pre>', 'formula that is not rendered': '<p>$$a_1$$</p>', 'formula that is not rendered ': '<p>as $\\lambda_1$ says</p>', 'raw fence': '<p>::: {.box}</p>',
-          'which is not there ': '<img src="images/gone.png" alt="a">'}
+          'raw directive': '<p>#| hide</p>', 'raw directive in code': '<pre><code>#| fig-alt: a</code></pre>', 'formula that is not rendered': '<p>$$a_1$$</p>', 'formula that is not rendered ': '<p>as $\\lambda_1$ says</p>', 'raw fence': '<p>:::: box</p>',
+          'raw attribute': '<nav>Check {#about-check}</nav>', 'which is not there ': '<img src="images/gone.png" alt="a">'}
 
 
 @pytest.mark.parametrize('what', [None, *BROKEN])
