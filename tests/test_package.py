@@ -90,6 +90,20 @@ def test_the_version_stands_in_one_place():
     assert '## [Unreleased]' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
 
 
+def test_workflows_run_what_the_project_supports():
+    import yaml
+    flows = {path.stem: yaml.safe_load(path.read_text(encoding='utf-8')) for path in (root/'.github'/'workflows').glob('*.yml')}
+    assert set(flows) == {'test', 'docs', 'release'}
+    classifiers = [line for line in distribution('idkl_nb').metadata.get_all('Classifier') if '3.' in line]
+    assert [f'Programming Language :: Python :: {python}' for python in flows['test']['jobs']['suite']['strategy']['matrix']['python']] == classifiers
+    targets = {line.split(':')[0] for line in (root/'Makefile').read_text().splitlines() if ': ' in line and not line.startswith(('\t', '#'))}
+    for name, flow in flows.items():
+        assert flow['permissions'] == {'contents': 'read'}, name        # more is asked for where it is used
+        for step in [step for job in flow['jobs'].values() for step in job['steps']]:
+            if step.get('run', '').startswith('make '): assert step['run'].split()[1] in targets
+            if 'uses' in step: assert step['uses'].rpartition('@')[2][:1] in 'vr', step['uses']
+
+
 def test_imports_need_no_more_than_the_runtime_requirements(installed, tmp_path):
     names = sorted(Path(name).stem for name in modules if not Path(name).stem.startswith('_'))
     lazy = ('pictures', 'explorers', 'experiments')           # draw: they need the extra viz, or more
