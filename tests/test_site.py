@@ -43,7 +43,7 @@ def test_every_public_name_has_signature_and_source_link(pages):
 def test_the_page_shows_what_the_notebook_says(pages):
     for stem, page in pages.items():
         if stem == '08_tgsa': assert 'It copies <em>relations</em>' in page and 'log_affinity(a, b).exp()' in re.sub('<[^>]+>', '', page)       # introduction; code of an exported function
-    assert 'id="eq-15"' in pages['08_tgsa'] and 'tgsa.html#eq-15' in pages['91_paper_versus_code']
+    assert 'id="eq-15"' in pages['08_tgsa'] and 'tgsa.html#eq-15">15</a>' in pages['91_paper_versus_code']
 
 
 def test_equations_have_the_papers_numbers():
