@@ -37,7 +37,7 @@ test-browser: setup ## open the explorers in JupyterLab in a real Chromium (apt-
 test-wheel: setup ## build the wheel, install it with its requirements into an empty environment, and train there
 	dist=$$(mktemp -d) && $(BIN)/python -m build --outdir $$dist . && $(PYTHON) -m venv $$dist/venv \
 	&& $$dist/venv/bin/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt $$dist/*.whl && cd $$dist \
-	&& venv/bin/python -c 'import time, torch, torchvision; t = time.perf_counter(); import idkl_nb.training; print("import of idkl_nb.training beyond torch: %.2f s" % (time.perf_counter() - t))' \
+	&& venv/bin/python -c 'import idkl_nb.training' && venv/bin/python -c 'import time, torch, torchvision; t = time.perf_counter(); import idkl_nb.training; print("import of idkl_nb.training beyond torch: %.2f s" % (time.perf_counter() - t))' \
 	&& OMP_NUM_THREADS=1 venv/bin/idkl-train --preset smoke --out run && rm -r $$dist
 
 ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
