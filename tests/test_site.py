@@ -46,6 +46,18 @@ def test_the_page_shows_what_the_notebook_says(pages):
     assert 'id="eq-15"' in pages['08_tgsa'] and 'tgsa.html#eq-15">15</a>' in pages['91_paper_versus_code']
 
 
+def test_quarto_can_read_what_it_is_given(built):
+    "Options of a cell are YAML, at its top; a page has a title and the address that links expect"
+    import yaml
+    for path in built[0].parent.glob('*.ipynb'):
+        front, *cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        front = yaml.safe_load(''.join(front['source']).strip().strip('-'))
+        assert front['title'] and front['output-file'] == re.sub(r'^\d+_', '', path.stem) + '.html', path.name
+        for lines in (''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code'):
+            options = [line[2:].strip() for line in lines if line.startswith('#|')]
+            assert all(line.startswith('#|') for line in lines[:len(options)]) and isinstance(yaml.safe_load('\n'.join(options) or '{}'), dict), f'{path.name}: {options}'
+
+
 def test_equations_have_the_papers_numbers():
     assert sorted(map(int, site.equations())) == list(range(1, 22))
     for path in sorted((root/'nbs').glob('*.ipynb')):
