@@ -16,6 +16,11 @@ site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 
 
+OUTSIDE = """() => {
+    const scrolls = element => { for (let up = element; up; up = up.parentElement) if (['auto', 'scroll'].includes(getComputedStyle(up).overflowX) && up !== document.documentElement && up !== document.body) return true }
+    return [...document.querySelectorAll('main *')].filter(element => element.getBoundingClientRect().width && element.getBoundingClientRect().right > innerWidth + 1 && !scrolls(element)).map(element => element.outerHTML.slice(0, 90)) }"""
+
+
 @pytest.fixture(scope='module')
 def pages(tmp_path_factory):
     before = os.getcwd()
@@ -35,7 +40,7 @@ def test_pages_fit_and_have_their_pictures(pages, width, scheme, tmp_path):
         page.route('**/*', lambda route: route.continue_() if route.request.url.startswith('file:') else route.abort())
         for path in pages:
             page.goto(path.as_uri())
-            assert page.evaluate('document.documentElement.scrollWidth') <= width, f'{path.name} is wider than {width} pixels'
+            assert page.evaluate('document.documentElement.scrollWidth') <= width and not page.evaluate(OUTSIDE), f'{path.name} at {width} pixels: {page.evaluate(OUTSIDE)[:3]}'
             assert page.evaluate('[...document.images].filter(image => image.src.startsWith("file:") || image.src.startsWith("data:")).every(image => image.complete && image.naturalWidth)'), f'{path.name}: a picture is missing'
             if path.stem in ('index', '08_tgsa', '94_symbols'): page.screenshot(path=kept/f'page-{path.stem}-{width}-{scheme}.png')
         ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
