@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-browser test-figures experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-browser test-figures test-wheel docs experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,12 @@ test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as r
 test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
 	twice=$$(mktemp -d) && for n in 1 2; do IDKL_EXECUTED=$$twice/books IDKL_RUN=smoke IDKL_RUNS=$$twice/runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/notebooks || exit 1; done && rm -r $$twice
 
+test-wheel: setup ## build the wheel, install it with its requirements into an empty environment, and train there
+	dist=$$(mktemp -d) && $(BIN)/python -m build --outdir $$dist . && $(PYTHON) -m venv $$dist/venv \
+	&& $$dist/venv/bin/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt $$dist/*.whl && cd $$dist \
+	&& venv/bin/python -c 'import idkl_nb.training' && venv/bin/python -c 'import time, torch, torchvision; t = time.perf_counter(); import idkl_nb.training; print("import of idkl_nb.training beyond torch: %.2f s" % (time.perf_counter() - t))' \
+	&& OMP_NUM_THREADS=1 venv/bin/idkl-train --preset smoke --out run && rm -r $$dist
+
 ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
 SEEDS ?= 0 1 2
 experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 for a part): hours on two CPU cores
@@ -56,6 +62,9 @@ export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py
+
+docs: setup ## build the site in _docs with Quarto; without Quarto it says how to get it (`make test` checks the pages either way)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/site.py
 
 constraints: ## resolve constraints.txt anew; use the oldest Python: make constraints PYTHON=python3.10
 	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report - '.[dev]' | $(PYTHON) .ci/constraints.py > constraints.new

@@ -52,7 +52,7 @@ def dye(
     coupling:float,          # 0 to 1, how far the albedo follows the luminance
     palette:dict=PALETTE,    # colours to start from
 )->Material:
-    "A cloth of a random colour, with the albedo of Eq. 1"
+    "A cloth of a random colour, with the albedo of Eq. A"
     colour = list(palette.values())[rng.integers(len(palette))]
     rgb = tuple(int(min(max(c + j, 0), 255)) for c, j in zip(colour, rng.integers(-JITTER, JITTER + 1, 3)))
     plain = Material(rgb, rng.uniform(*OWN_ALBEDO))

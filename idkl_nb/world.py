@@ -164,7 +164,7 @@ def _check(modality=VISIBLE, **numbers):
 class World:
     "Pedestrians in two spectra. A picture is a pure function of these fields and `draw`'s arguments. ValueError for numbers out of range"
     seed:int=0           # >= 0; another seed, other people and cameras
-    coupling:float=.65   # 0 to 1, how far infrared albedo follows visible luminance (Eq. 1 of chapter 0)
+    coupling:float=.65   # 0 to 1, how far infrared albedo follows visible luminance (Eq. A of chapter 0)
     height:int=128       # pixels, >= 32
     width:int=64         # pixels, >= 16
     def __post_init__(self):

@@ -71,6 +71,20 @@ def test_notebooks_and_package_draw_alike():
     assert [colour['color'] for colour in look['axes.prop_cycle']] == list(COLOURS)
 
 
+@pytest.mark.parametrize('name', cells)
+def test_every_notebook_opens_in_colab(name):
+    "Badge and install cell stand after the title: python .ci/colab.py"
+    subprocess.run([sys.executable, root/'.ci'/'colab.py', '--check', name], check=True)
+
+
+def test_the_install_cell_asks_for_extras_that_are_there():
+    install = next(source(cell) for cell in code['index.ipynb'] if 'find_spec' in source(cell))
+    assert re.findall(r'\[(\w+)\]', install) == ['chapters'] and 'chapters_requirements' in (root/'settings.ini').read_text()
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(root/'settings.ini')
+    assert f"'{settings['DEFAULT']['git_url']}'" in install
+
+
 def test_modules_are_short():
     for module in (root/'idkl_nb').glob('[a-z]*.py'):
         lines = [line for line in module.read_text().splitlines() if line.strip() and not line.startswith('# %%')]

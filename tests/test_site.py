@@ -1,0 +1,117 @@
+"""The pages of the site: rendered from the same `_quarto.yml` in pure Python, and looked at for what a reader would stumble over."""
+import importlib, importlib.util, inspect, json, os, re, subprocess, sys
+from pathlib import Path
+import pytest
+
+root = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location('idkl_site', root/'.ci'/'site.py')
+site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(site)
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
+    before = os.getcwd()
+    os.chdir(root)                 # nbdev looks for settings.ini above the working folder
+    try: yield site.stand_in(tmp_path_factory.mktemp('site')/'nbs')
+    finally: os.chdir(before)
+
+
+@pytest.fixture(scope='module')
+def pages(built): return {path.stem: path.read_text(encoding='utf-8') for path in sorted(built[0].glob('*.html'))}
+
+
+def test_no_page_has_a_fault(built):
+    folder, names, warnings = built
+    assert not site.faults(folder, names, site.address()) and not warnings
+
+
+def test_every_public_name_has_signature_and_source_link(pages):
+    from idkl_nb._modidx import d
+    missing = []
+    for module, names in d['syms'].items():
+        for name, (where, path) in names.items():
+            short = name.removeprefix(module + '.')
+            if '.' in short or short.startswith('_'): continue
+            page = next(text for stem, text in pages.items() if re.sub(r'^\d+_', '', stem) + '.html' == where.split('#')[0])
+            found = re.search(rf'href="([^"]*)"[^>]*>source</a>(?:(?!</h[1-6]>).)*?id="{re.escape(where.split("#")[1])}"', page, re.S)
+            if not found or f'/blob/main/{path}#L' not in found[1]: missing.append(where)
+    assert not missing
+
+
+def test_the_page_shows_what_the_notebook_says(pages):
+    for stem, page in pages.items():
+        if stem == '08_tgsa': assert 'It copies <em>relations</em>' in page and 'log_affinity(a, b).exp()' in re.sub('<[^>]+>', '', page)       # introduction; code of an exported function
+    assert 'id="eq-15"' in pages['08_tgsa'] and 'tgsa.html#eq-15">15</a>' in pages['91_paper_versus_code']
+
+
+def test_quarto_can_read_what_it_is_given(built):
+    "Options of a cell are YAML, at its top; a page has a title and the address that links expect"
+    import yaml
+    for path in built[0].parent.glob('*.ipynb'):
+        front, *cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        front = yaml.safe_load(''.join(front['source']).strip().strip('-'))
+        assert front['title'] and front['output-file'] == re.sub(r'^\d+_', '', path.stem) + '.html', path.name
+        for lines in (''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code'):
+            options = [line[2:].strip() for line in lines if line.startswith('#|')]
+            assert all(line.startswith('#|') for line in lines[:len(options)]) and isinstance(yaml.safe_load('\n'.join(options) or '{}'), dict), f'{path.name}: {options}'
+
+
+def test_equations_have_the_papers_numbers():
+    assert sorted(map(int, site.equations())) == list(range(1, 22))
+    for path in sorted((root/'nbs').glob('*.ipynb')):
+        for number in re.findall(r'\\\\tag\{(\d+)\}', path.read_text(encoding='utf-8')):
+            if path.name != '21_pictures.ipynb': assert site.equations()[number] == re.sub(r'^\d+_', '', path.stem) + '.html', f'{path.name} numbers a formula ({number}), which is the paper\'s'
+
+
+def is_there(name, public):
+    "A class, function or constant of the package, or a field or attribute of a class"
+    first, *rest = name.split('.')
+    if first not in public or not rest: return first in public
+    found = public[first]
+    return rest[0] in {*vars(found), *getattr(found, '__annotations__', {})} or re.search(rf'self\.{rest[0]}\b', inspect.getsource(found.__init__)) is not None
+
+
+def test_symbols_name_what_there_is():
+    from idkl_nb._modidx import d
+    public = {name: thing for module in d['syms'] for name, thing in vars(importlib.import_module(module)).items()}
+    rows = [row for cell in json.loads((root/'nbs'/'94_symbols.ipynb').read_text(encoding='utf-8'))['cells'] for row in re.findall(r'^\| \$.*$', ''.join(cell['source']), re.M)]
+    names = [name for row in rows for name in re.findall(r'`([\w.]+)`', row)]
+    assert len(names) > 40 and not [name for name in names if not is_there(name, public)]
+    assert not is_there('PKSampler.gone', public) and not is_there('gone', public)
+    quoted = {int(number) for row in rows for number in re.findall(r'\d+', row.split('|')[-2])}
+    assert quoted >= set(range(1, 22)) - {4, 6, 14}       # 4 and 6 are in ranges, 14 is what the paper departs from
+
+
+def test_the_references_are_whole():
+    "Every entry has what a citation needs, and every author that a chapter names is in one"
+    text = (root/'nbs'/'references.bib').read_text(encoding='utf-8')
+    entries = dict(re.findall(r'^@\w+\{(\w+),\n(.*?)^\}', text, re.M | re.S))
+    assert len(entries) == text.count('@')
+    for key, entry in entries.items():
+        fields = dict(re.findall(r'^  (\w+) *= \{(.*)\},?$', entry, re.M))
+        assert {'title', 'author', 'year'} <= set(fields), key
+        assert {'booktitle', 'journal', 'url'} & set(fields) and fields['year'] in key, key
+    chapters = '\n'.join(''.join(cell['source']) for path in sorted((root/'nbs').glob('*.ipynb')) for cell in json.loads(path.read_text(encoding='utf-8'))['cells'])
+    cited = set(re.findall(r'([A-Z]\w+) (?:et al\.|and [A-Z]\w+), (?:[A-Za-z]+ )*(20\d\d)', chapters))
+    known = {(fields[0].split(',')[0].split()[-1].replace("{\\'c}", 'c'), fields[1]) for fields in ((re.search(r'author *= \{(.*)\}', entry)[1], re.search(r'year *= \{(\d+)', entry)[1]) for entry in entries.values())}
+    assert len(cited) > 10 and not cited - known
+
+
+GOOD = '<html><body><h2 id="here">A</h2><p>Text.</p><a href="#here">x</a><a href="https://example.org/y">y</a><img src="data:image/png;base64,AA" alt="a curve"><span class="math">\\(\\frac12\\)</span><pre><code>a = "$$"</code></pre></body></html>'
+BROKEN = {'which is not there': '<a href="gone.html">x</a>', 'no such anchor': '<a href="#gone">x</a>', 'without alt text': '<img src="data:image/png;base64,AA">', 'no such anchor ': '<a href="https://site.org/base/a.html#gone">x</a>',
+          'raw directive': '<p>#| hide</p>', 'raw directive in code': '<pre><code>#| fig-alt: a</code></pre>', 'formula that is not rendered': '<p>$$a_1$$</p>', 'formula that is not rendered ': '<p>as $\\lambda_1$ says</p>', 'raw fence': '<p>:::: box</p>',
+          'raw attribute': '<nav>Check {#about-check}</nav>', 'which is not there ': '<img src="images/gone.png" alt="a">'}
+
+
+@pytest.mark.parametrize('what', [None, *BROKEN])
+def test_each_fault_is_found(what, tmp_path):
+    (tmp_path/'01_a.html').write_text(GOOD.replace('<p>Text.</p>', '<p>Text.</p>' + BROKEN.get(what, '<a href="https://site.org/base/a.html#here">x</a>')))
+    found = site.faults(tmp_path, {'a.html': '01_a.html'}, 'https://site.org/base')
+    assert [fault for fault in found if (what or '').strip() in fault] == found and len(found) == (what is not None)
+
+
+def test_without_quarto_the_build_says_how_to_get_it(tmp_path):
+    done = subprocess.run([sys.executable, root/'.ci'/'site.py'], capture_output=True, text=True, env=os.environ | dict(PATH=str(tmp_path)))
+    assert done.returncode and done.stderr.strip() == site.ADVICE
