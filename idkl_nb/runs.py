@@ -147,7 +147,7 @@ TERMS = {'SYSU-MM01': 'The weights were learned from SYSU-MM01, which may not be
          'RegDB': 'The weights were learned from RegDB, which is given out on request for research; the same holds for them.',
          'LLCM': 'The weights were learned from LLCM, which is given out on written request for non-commercial research; the same holds for them.',
          'synthetic': 'The weights were learned from drawn pedestrians. No real person is in the data, and no terms beyond the licence of this software hold.'}
-USE = ('Education and research. Re-identification is a surveillance technology: ask who is watched, who agreed, and who is harmed by a mistake. A score is no proof of identity. '
+USE = ('Intended for education and research, and for nothing else. Re-identification is a surveillance technology: ask who is watched, who agreed, and who is harmed by a mistake. Do not use these weights to find, follow or judge people. A score is no proof of identity. '
        'Accuracy on cameras, people and places other than those trained on is usually far lower than in the table.')
 
 def model_card(
@@ -155,13 +155,15 @@ def model_card(
     records:Records,         # of the whole dataset
     scores:list,             # of `ProtocolScores`
     name:str,                # of the dataset, a key of `TERMS`
+    unreadable:int=0,        # training images that others stood in for
 )->str:                      # Markdown
     "Data, settings, scores, terms and intended use, for people"
     changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != 'model' and getattr(config, f.name) != getattr(TrainConfig(), f.name)}
     changed |= {f'model.{f.name}': getattr(config.model, f.name) for f in dataclasses.fields(config.model) if getattr(config.model, f.name) != f.default}
+    changed = {key: Path(value).name if key == 'model.weights' and value else value for key, value in changed.items()}     # a card is published; where a file lay is nobody's business
     lines = [f'- `{key}` = `{value!r}`' for key, value in changed.items()] or ['- nothing']
     return '\n'.join(['# Model card', '', f'IDKL (Ren and Zhang, CVPR 2024), trained with idkl_nb {version("idkl_nb")}, torch {torch.__version__.split("+")[0]}.', '',
-        '## Data', '', f'{name}. Images, identities and cameras:', '', '```text', records.summary().to_string(), '```', '',
+        '## Data', '', f'{name}. Images, identities and cameras:', '', '```text', records.summary().to_string(), '```', '', *[f'{unreadable} training images could not be read; others of the same identity and modality stood in for them.', ''][:2*(unreadable > 0)],
         '## Settings that differ from the paper\'s', '', *lines, '',
         '## Scores', '', 'In percent, means over the trials of each protocol. Re-ranking uses the structure of the gallery and, with `all`, of the other queries: compare like with like.', '', '```text', score_table(scores).round(2).to_string(), '```', '',
         '## Use', '', USE, '', TERMS[name], ''])
@@ -198,9 +200,9 @@ class Train:
         config, name = load(folder/'model')[1], 'synthetic' if self.root is None else dataset_name(records)
         table = embed(model.embedder(), test, config.height, config.width, workers=config.workers, feature='IDKL, shared', version=name)
         save_features(table, folder/'features.safetensors')
-        scores = score_run(table, self.trial)
+        scores, unreadable = score_run(table, self.trial), folder/'model'/'unreadable.txt'
         write_whole(folder/'scores.json', lambda opened: opened.write(json.dumps([s.to_dict() for s in scores], indent=1).encode()))
-        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name).encode()))
+        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name, len(unreadable.read_text().splitlines()) if unreadable.exists() else 0).encode()))
         print(score_table(scores).round(2).to_string())
         print(f'everything is in {folder}')
         return folder
