@@ -20,12 +20,17 @@ from .world import INFRARED, MODALITIES, VISIBLE
 # %% ../nbs/03_batches.ipynb #a9db18f7
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 
+def _check_size(height, width):
+    "Raise TypeError or ValueError for what is no size in pixels"
+    if not all(isinstance(size, (int, np.integer)) for size in (height, width)): raise TypeError(f'{height!r} x {width!r}: a size is two whole numbers of pixels')
+    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
+
 def eval_transform(
     height:int, # pixels
     width:int,  # pixels
 )->v2.Compose:  # PIL image to float tensor (3, height, width)
-    "What an image goes through at test time. Raises ValueError for a size that is none"
-    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
+    "What an image goes through at test time. Raises ValueError or TypeError for a size that is none"
+    _check_size(height, width)
     return v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
 # %% ../nbs/03_batches.ipynb #70bd037d
@@ -56,8 +61,9 @@ def train_transform(
     erasing:float=0.5,   # probability that a rectangle is erased (Zhong et al., AAAI 2020)
     channel:float=0.,    # probability of channel augmentation
 )->v2.Compose:           # PIL image to float tensor (3, height, width)
-    "What an image goes through in training. Raises ValueError for a size that is none, and for what is no probability"
-    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
+    "What an image goes through in training. Raises ValueError or TypeError for a size that is none, and for what is no probability"
+    _check_size(height, width)
+    if shift is not None and shift < 0: raise ValueError(f'shift = {shift}: expected 0 or more pixels')
     shift = -(-width//16) if shift is None else shift
     return v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True), v2.RandomHorizontalFlip(flip), v2.RandomCrop((height, width), padding=shift),
                        ChannelAugment(channel), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD), v2.RandomErasing(erasing)])

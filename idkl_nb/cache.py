@@ -275,6 +275,9 @@ class BatchAugment(nn.Module):
         channels_last:bool=False,  # memory layout of the result
     ):
         super().__init__()
+        for name, p in dict(flip=flip, erasing=erasing, channel=channel).items():
+            if not 0 <= p <= 1: raise ValueError(f'{name} = {p} is no probability: expected 0 to 1')
+        if shift is not None and shift < 0: raise ValueError(f'shift = {shift}: expected 0 or more pixels')
         self.shift, self.flip, self.erasing, self.channel, self.channels_last = shift, flip, erasing, channel, channels_last
 
     def reach(self, width:int)->int:

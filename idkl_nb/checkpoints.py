@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from .backbone import GeM, resnet
-from .features import write_whole
+from .datasets import DataError
+from .features import make_folder, write_whole
 from .model import Embedder
 
 # %% ../nbs/17_checkpoints.ipynb #b05000d1
@@ -96,7 +97,8 @@ class Checkpoints:
         tree,         # see `save_state`
     ):
         "Save a state, then remove those that are too old. Raises CheckpointError"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try: make_folder(self.folder)
+        except DataError as error: raise CheckpointError(str(error)) from error
         save_state(tree, self.folder/f'step-{step:09d}.safetensors')
         for file in self.files()[self.keep:]: file.unlink()
 

@@ -80,6 +80,7 @@ def _folder(
     expected:str # what should be in it, and where to get it
 )->Path:
     "`root` as a Path; raises DataError when it is no folder"
+    expected = expected.removeprefix('Expected ')
     try:
         root = Path(root).expanduser()
         there = root.is_dir()
@@ -198,16 +199,19 @@ def _write_images(
     "Draw every image of the plan, then write the lists, then give the folder its name. Raises DataError when `root` is not empty"
     try: root = Path(root).expanduser()
     except RuntimeError as error: raise DataError(f'{root}: {error}. Name a folder to make the dataset in') from error
+    if not plan: raise DataError(f'{root}: no image to draw; each identity needs at least 1')
     if root.exists() and (not root.is_dir() or any(root.iterdir())): raise DataError(f'{root}: something is there already. Name a new or empty folder, or remove this one first')
     unfinished = root.with_name(root.name + '.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
-    for path, identity, modality, camera, index in tqdm(plan, desc=f'drawing {root.name}', unit='image', delay=2):
-        file = unfinished/path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        world.draw(identity, modality, camera, index).save(file, quality=95, subsampling=0)
-    finish(unfinished)
-    if root.exists(): root.rmdir()
-    unfinished.rename(root)
+    try:
+        for path, identity, modality, camera, index in tqdm(plan, desc=f'drawing {root.name}', unit='image', delay=2):
+            file = unfinished/path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            world.draw(identity, modality, camera, index).save(file, quality=95, subsampling=0)
+        finish(unfinished)
+        if root.exists(): root.rmdir()
+        unfinished.rename(root)
+    except OSError as error: raise DataError(f'{root}: the dataset can\'t be written here ({error}). Make room, check the rights, or name another folder') from error
     return root
 
 def _write_text(

@@ -146,7 +146,8 @@ class IDKL(nn.Module):
     def forward(self,
         images:Tensor,     # (B, 3, H, W), normalised
     )->Features:
-        "Features of both branches and of the purifier, for training"
+        "Features of both branches and of the purifier, for training. Raises ValueError for anything but normalised images"
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point(): raise ValueError(f'images {tuple(images.shape)} {images.dtype}: expected (B, 3, H, W), normalised, as chapters 3 and 16 make them')
         maps = self.backbone(images)
         shared = self.branch('shared', maps.shared, self.pools['shared'](maps.shared[-1]))
         if self.purifier is None: return Features(shared, self.branch('specific', maps.specific, self.pools['specific'](maps.specific[-1])), None)

@@ -7,12 +7,13 @@ __all__ = ['MEASURES', 'UNPACKED', 'ProtocolScores', 'join_trials', 'Distances',
            'mat_cells', 'read_sysu_draws', 'SYSU', 'RegDB', 'LLCM']
 
 # %% ../nbs/14_protocols.ipynb #06951113
-import copy, random, struct, zlib
+import copy, os, random, struct, zlib
 from dataclasses import dataclass, fields
+from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
 from torch.nn import functional as F
-from .datasets import SYSU_CAMERAS, SYSU_HELP, TRIALS, DataError, Records, _folder, _is_file
+from .datasets import SYSU_CAMERAS, TRIALS, DataError, Records, _is_file
 from .identity import pairwise_distances
 from .metrics import retrieval_scores
 from .rerank import k_reciprocal
@@ -47,6 +48,7 @@ def join_trials(
     scores:list,        # `ProtocolScores` that differ in nothing but `trial`, as the ten models of RegDB give
 )->ProtocolScores:
     "Put the trials of several models into one table. Raises ValueError when the settings differ"
+    if not scores: raise ValueError('no scores to join')
     abouts = [{key: value for key, value in s.about.items() if key != 'trial'} for s in scores]
     if any(about != abouts[0] for about in abouts): raise ValueError('these scores come from different protocols or settings, and have no common mean')
     return ProtocolScores(abouts[0] | dict(trials=[s.about.get('trial') for s in scores]), pd.concat([s.trials for s in scores], ignore_index=True))
@@ -117,11 +119,13 @@ class Protocol:
     version:str = 'unnamed'      # version of the dataset, for the record
 
     def check(self, query_features, query_records, gallery_features, gallery_records)->str:
-        "The direction, such as 'infrared to visible'. Raises ValueError for misfitting lengths, mixed modalities, or a query modality equal to the gallery's"
+        "The direction, such as 'infrared to visible'. Raises TypeError for features that are no tensors, ValueError for misfitting shapes, mixed modalities, or a query modality equal to the gallery's"
         for name, features, records in (('query', query_features, query_records), ('gallery', gallery_features, gallery_records)):
+            if not isinstance(features, Tensor): raise TypeError(f'{name}: expected features as a tensor, not {type(features).__name__}')
             if features.ndim != 2 or len(features) != len(records): raise ValueError(f'{name}: features of shape {tuple(features.shape)} for {len(records)} records; expected one row a record')
             if len(records) == 0: raise ValueError(f'{name}: no images; select the test split of the right modality')
             if len(np.unique(records.modality)) > 1: raise ValueError(f'{name}: both modalities; select one, for example records.where(modality=VISIBLE)')
+        if query_features.shape[1] != gallery_features.shape[1]: raise ValueError(f'features of length {query_features.shape[1]} and {gallery_features.shape[1]}; query and gallery need features of one network')
         kinds = [MODALITIES[records.modality[0]] for records in (query_records, gallery_records)]
         if kinds[0] == kinds[1]: raise ValueError(f'query and gallery are both {kinds[0]}; cross-modality retrieval needs one of each')
         return ' to '.join(kinds)
@@ -195,7 +199,7 @@ def read_sysu_draws(
     root,       # folder of SYSU-MM01
 )->dict[tuple[int, int], np.ndarray]:  # (camera, identity): (10, n) positions from 0 in the sorted list of that folder's images, one row a trial
     "Read the gallery draws of the official protocol, exp/rand_perm_cam.mat. Raises DataError"
-    file = _folder(root, SYSU_HELP)/'exp'/'rand_perm_cam.mat'
+    file = Path(os.path.expanduser(root))/'exp'/'rand_perm_cam.mat'
     cure = 'It is in the public repository of the dataset\'s authors, github.com/wuancong/SYSU-MM01, folder evaluation/data_split; copy it into exp/'
     if not _is_file(file): raise DataError(f'{file}: the file of gallery draws is missing. {cure}')
     try:
@@ -275,6 +279,9 @@ class RegDB(Protocol):
     "RegDB (Nguyen et al., Sensors 2017): all test images of one trial, either direction"
     trial:int = 1         # the model was trained on this trial, and must be tested on it
     unique_ids:bool = False      # CMC over images, as AGW; the released IDKL code counts identities once
+
+    def __post_init__(self):
+        if self.trial not in range(1, 11): raise ValueError(f'trial {self.trial!r}: RegDB has trials 1 to 10')
 
     def evaluate(self,
         query_features:Tensor,   # (Q, C) of the test images of one modality

@@ -17,7 +17,7 @@ from torch import nn
 
 from .check import check
 from .datasets import DataError, Records, read_dataset, write_sysu
-from .features import FeatureTable, embed, save_features, score_features, write_whole
+from .features import FeatureTable, embed, make_folder, save_features, score_features, write_whole
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
 from .training import fit, load, load_released_checkpoint, resume
@@ -184,6 +184,7 @@ class Train:
     def run(self)->Path:
         "Train and judge. Raises ValueError, OSError"
         if self.resume and self.out is None: raise ValueError('--resume: name the run with --out')
+        if self.resume and not (self.out/'model'/'config.json').is_file(): raise FileNotFoundError(f'{self.out}: no run of idkl-train is here; --resume goes on with one that was begun')
         if self.root is not None and self.check and not self.resume:
             report = check(self.root, self.trial, quick=True)
             if report.findings: print(report.text(3), file=sys.stderr)
@@ -191,8 +192,8 @@ class Train:
         smoke = dict(people=(5, 1, 2)) if self.preset == 'smoke' else {}
         folder = self.out or new_run(self.preset, 'runs')
         asked = Experiment(folder.name, self.config, self.root, self.trial, **smoke)
-        folder.mkdir(parents=True, exist_ok=True)
-        records = data(asked, folder)
+        records = data(asked, make_folder(folder))
+        if self.trial != 1 and dataset_name(records) != 'RegDB': raise ValueError(f'--trial {self.trial} is a choice of RegDB; leave it out for {dataset_name(records)}')
         training, test = records.where(split=('train', 'val')), records.where(split='test')
         watch = ToTensorBoard(folder/'tensorboard') if self.tensorboard else None
         model, _ = resume(folder/'model', training, on_log=watch) if self.resume else fit(self.config, training, folder/'model', on_log=watch)
@@ -224,8 +225,7 @@ def train_main(
     if preset not in PRESETS:
         print(f'idkl-train: --preset {preset}: choose one of {", ".join(PRESETS)}', file=sys.stderr)
         raise SystemExit(2)
-    chosen = tyro.cli(Train, prog='idkl-train', args=args, default=Train(PRESETS[preset], preset))
-    _said('idkl-train', chosen.run)
+    _said('idkl-train', lambda: tyro.cli(Train, prog='idkl-train', args=args, default=Train(PRESETS[preset], preset)).run())
 
 # %% ../nbs/23_runs.ipynb #0cca8311
 def images_below(
@@ -257,6 +257,8 @@ class Embed:
     def go(self):
         "Embed and save. Raises ValueError, OSError"
         if (self.run is None) == (self.released is None): raise ValueError('name the network with either --run or --released')
+        try: torch.empty(0, device=self.device)
+        except Exception as error: raise ValueError(f'--device {self.device}: {str(error).splitlines()[0]:.200}') from error      # torch has a dozen ways to say so
         if self.modality: records = images_below(self.images, MODALITIES.index(self.modality))
         else: records = read_dataset(self.images, self.trial).where(split='test')
         if self.run is None: network, height, width = load_released_checkpoint(self.released), self.height, self.width

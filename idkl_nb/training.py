@@ -17,7 +17,7 @@ from .batches import PKSampler
 from .cache import CachedImages, _as_it_is, build_cache, step_generator
 from .checkpoints import CheckpointError, Checkpoints, load_released_checkpoint
 from .datasets import Records
-from .features import embed, write_whole
+from .features import embed, make_folder, write_whole
 from .metrics import retrieval_scores
 from .model import IDKL
 from .protocols import retrieval_distances
@@ -186,8 +186,10 @@ def fit(
     folder, accelerator = Path(folder), make_accelerator(config.precision)
     if accelerator.is_main_process and (folder/'config.json').exists(): raise FileExistsError(f'{folder}: a run is here already. Go on with it by resume(folder, records), name another folder, or move this one away')
     identities = np.unique(records.identity)
+    PKSampler(records, config.P, config.K, config.batches, config.seed)      # complains before there is a folder
     if validation is not None and np.isin(validation.identity, identities).any(): raise ValueError('validation shows people who are trained on; choose other identities')
-    folder.mkdir(parents=True, exist_ok=True)
+    if validation is not None and not all(len(validation.where(modality=kind)) for kind in (VISIBLE, INFRARED)): raise ValueError('validation needs images of both modalities')
+    make_folder(folder)
     about = dict(config=settings(config), identities=identities.tolist(), images=len(records), fingerprint=_fingerprint(records))
     if accelerator.is_main_process: write_whole(folder/'config.json', lambda opened: opened.write(json.dumps(about, indent=1).encode()))
     return _go(accelerator, config, records, folder, validation, progress, on_log)
