@@ -126,9 +126,14 @@ def test_full_disk(people, untouched, tmp_path):
     assert same(weights(tmp_path/'run'), weights(untouched))
 
 
-def test_workers_change_nothing(people, untouched, tmp_path):
-    fit(replace(config, workers=2), people, tmp_path/'run', progress=False)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_the_same_seed_gives_the_same_weights(people, untouched, tmp_path, workers):
+    "In one process, and with processes that read images; another seed gives others"
+    fit(replace(config, workers=workers), people, tmp_path/'run', progress=False)
     assert same(weights(tmp_path/'run'), weights(untouched))
+    if workers:
+        fit(replace(config, epochs=1, batches=1, seed=1), people, tmp_path/'other', progress=False)
+        assert not same(weights(tmp_path/'other'), weights(untouched))
 
 
 def test_layout_in_memory_changes_rounding_only(people, untouched, tmp_path):
