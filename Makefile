@@ -8,7 +8,7 @@ IDKL_RUN ?= embedded
 export IDKL_RUN
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-browser test-figures test-wheel docs experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,13 @@ test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
 	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --durations 5 tests/notebooks && rm -r $$runs
 	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser --ignore tests/notebooks
+
+test-slow: setup ## kill fifty trainings at random times (ten minutes), and write nbs/results/faults.csv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py
+
+audit: setup ## look the installed packages up in a list of known vulnerabilities (needs the network)
+	$(BIN)/pip install --disable-pip-version-check -q pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
 	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }

@@ -131,7 +131,8 @@ def load_weights(
         file = Path(packaged.get(str(weights), weights)).expanduser()
         if not file.is_file(): raise ValueError(f'weights {str(weights)!r}: neither a file nor a name known for {name} ({", ".join([*packaged, *enum])})')
         try: state = load_file(file) if file.suffix == '.safetensors' else torch.load(file, map_location='cpu', weights_only=True)
-        except Exception as error: raise ValueError(f'{file}: not a state dictionary of tensors ({type(error).__name__}: {error}). Expected .pth as torchvision saves it, or .safetensors') from error
+        except Exception as error: raise ValueError(f'{file}: not a state dictionary of tensors ({type(error).__name__}). Expected .pth as torchvision saves it, or .safetensors') from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()): raise ValueError(f'{weights}: not a state dictionary of tensors but {type(state).__name__}. Save net.state_dict() alone')
     state = {key: value for key, value in state.items() if not key.startswith('fc.')}
     wrong = set(state) ^ set(net.state_dict()) or {key for key, value in net.state_dict().items() if value.shape != state[key].shape}
     if wrong: raise ValueError(f'{weights}: these are not weights of {name}; {len(wrong)} tensors are missing, unknown or of another shape, for example {min(wrong)}')

@@ -26,7 +26,8 @@ def cache_bytes(
     height:int,       # pixels
     width:int,        # pixels
 )->int:
-    "How much room on disk a cache of these images takes"
+    "How much room on disk a cache of these images takes. Raises ValueError for a size that is none"
+    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
     return len(records)*3*height*width
 
 # %% ../nbs/16_cache.ipynb #9b434cb6
@@ -35,14 +36,17 @@ ABANDONED = 3600    # seconds after which an unfinished cache that nobody writes
 
 def fingerprint(
     records:Records,          # the images
+    on_unreadable:str='raise',  # 'skip': a missing image has a fingerprint, too
 )->tuple[str, str]:           # of the paths in their order, and of sizes and times of last change; 12 hexadecimal digits each
     "What a cache is made from. Raises DataError, which names the file, when one is missing"
     paths, state = hashlib.sha256(f'format {FORMAT}'.encode()), hashlib.sha256()
     for path in records.path:
         try: found = os.stat(os.path.join(records.root, path))
-        except OSError as error: raise DataError(f'{records.root/path}: this image is missing ({error}). Copy it anew from the dataset, or take it out of the lists') from error
+        except OSError as error:
+            if on_unreadable == 'raise': raise DataError(f'{records.root/path}: this image is missing ({error}). Copy it anew from the dataset, or take it out of the lists') from error
+            found = None
         paths.update(f'{path}\0'.encode('utf-8', 'surrogateescape'))
-        state.update(f'{found.st_size} {found.st_mtime_ns}\0'.encode())
+        state.update(f'{found.st_size} {found.st_mtime_ns}\0'.encode() if found else b'missing\0')
     return paths.hexdigest()[:12], state.hexdigest()[:12]
 
 # %% ../nbs/16_cache.ipynb #16b32011
@@ -54,6 +58,8 @@ def _about(
     except (OSError, ValueError): return {}
     return about if isinstance(about, dict) else {}
 
+def _place(records)->str: return hashlib.sha256(os.fsencode(records.root.resolve())).hexdigest()[:12]   # tells datasets apart, and nobody where they are
+
 class ImageCache:
     "Decoded images in one memory-mapped file. Made by `build_cache`"
     def __init__(self,
@@ -63,7 +69,7 @@ class ImageCache:
         self.folder, self.records, self._images, about = Path(folder), records, None, _about(Path(folder))
         if (about.get('format'), about.get('images')) != (FORMAT, len(records)):
             raise DataError(f'{folder}: no whole image cache of format {FORMAT} with {len(records)} images; its cache.json says {about}. Make it with build_cache')
-        self.height, self.width = about.get('height'), about.get('width')
+        self.height, self.width, self.unreadable = about.get('height'), about.get('width'), about.get('unreadable', [])  # paths of images that another one stands in for
         self.images       # opened now, to see whether it is whole
 
     @property
@@ -107,10 +113,12 @@ def _write_cache(
     folder:Path,      # empty, its name begins with the fingerprint; gets images.npy and cache.json
     workers:int,      # processes that decode
     progress:bool,    # show a progress bar
+    on_unreadable:str,  # see `Images`
 ):
     "Decode, resize and write every image, in order"
     resize = v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True)])   # as in `eval_transform`
-    loader = DataLoader(Images(records, resize), batch_size=32, num_workers=workers)
+    images = Images(records, resize, on_unreadable)
+    loader = DataLoader(images, batch_size=32, num_workers=workers)
     name = f'caching {len(records):,} images, {tqdm.format_sizeof(cache_bytes(records, height, width), "B")}'
     with open(folder/'images.npy', 'wb') as file, tqdm(total=len(records), desc=name, unit='image', disable=not progress, mininterval=1) as bar:
         np.lib.format.write_array_header_2_0(file, dict(descr='|u1', fortran_order=False, shape=(len(records), 3, height, width)))
@@ -119,7 +127,7 @@ def _write_cache(
             bar.update(len(batch.images))
         file.flush(); os.fsync(file.fileno())
     with open(folder/'cache.json', 'w', encoding='utf-8') as file:
-        json.dump(dict(format=FORMAT, images=len(records), height=height, width=width, fingerprint=folder.name.rsplit('-', 1)[0], root=str(records.root.resolve())), file, indent=1)
+        json.dump(dict(format=FORMAT, images=len(records), height=height, width=width, fingerprint=folder.name.rsplit('-', 1)[0], root=_place(records), unreadable=records.path[images.unreadable.numpy()].tolist()), file, indent=1)
         file.flush(); os.fsync(file.fileno())
 
 # %% ../nbs/16_cache.ipynb #93304ff5
@@ -140,7 +148,7 @@ def _clear(
     paths, _, size = target.name.split('-')
     for old in target.parent.glob(f'{paths}-*-{size}'):
         if old == target: why = None if _whole(target, records) else 'damaged'      # None: another process has just built it
-        else: why = 'outdated, its images have changed' if _about(old).get('root') == str(records.root.resolve()) else None   # None: of another dataset with the same paths
+        else: why = 'outdated, its images have changed' if _about(old).get('root') == _place(records) else None   # None: of another dataset with the same paths
         if why is None: continue
         warnings.warn(f'{old}: this image cache is {why}; it is removed and built anew')
         shutil.rmtree(old, ignore_errors=True)
@@ -150,6 +158,15 @@ def _clear(
         if idle > ABANDONED: shutil.rmtree(left, ignore_errors=True)
 
 # %% ../nbs/16_cache.ipynb #705f09b1
+def _opened(target:Path, records:Records, on_unreadable:str)->ImageCache:
+    "A whole cache. Raises DataError, or warns, when not all of its images could be read"
+    cache = ImageCache(target, records)
+    if cache.unreadable:
+        said = f'{target}: {len(cache.unreadable)} of {len(records)} images could not be read, for example {cache.unreadable[0]}; others of the same identity and modality stand in for them. cache.json names all'
+        if on_unreadable == 'raise': raise DataError(f"{said}. Copy these images anew from the dataset, or train with on_unreadable='skip'")
+        warnings.warn(said)
+    return cache
+
 def build_cache(
     records:Records,     # the images
     height:int,          # pixels
@@ -157,13 +174,14 @@ def build_cache(
     folder,              # that holds caches; made when it is missing
     workers:int=0,       # processes that decode; 0: none but this one
     progress:bool=True,  # show a progress bar
+    on_unreadable:str='raise',  # or 'skip': another image stands in for one that can't be read, see `Images`; the cache keeps count
 )->ImageCache:           # its row n is the table's image n
     "The cache of these images in this size: opened when there is one, else built. Raises DataError: no room, no right to write, an unreadable image"
     if not len(records): raise ValueError('no images to cache: the table is empty')
     folder, need = Path(folder).expanduser(), cache_bytes(records, height, width)
-    paths, state = fingerprint(records)
+    paths, state = fingerprint(records, on_unreadable)
     target = folder/f'{paths}-{state}-{height}x{width}'
-    if _whole(target, records): return ImageCache(target, records)
+    if _whole(target, records): return _opened(target, records, on_unreadable)
     unfinished = folder/f'{target.name}.{uuid.uuid4().hex[:8]}.unfinished'
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,13 +189,13 @@ def build_cache(
         free = shutil.disk_usage(folder).free
         if free < need: raise DataError(f'{folder}: no room for the image cache. It needs {need:,} bytes, {free:,} are free. Make room, or name a folder on another disk')
         unfinished.mkdir()
-        _write_cache(records, height, width, unfinished, workers, progress)
+        _write_cache(records, height, width, unfinished, workers, progress, on_unreadable)
         try: unfinished.rename(target)
         except OSError:
             if not _whole(target, records): raise      # otherwise another process was faster
     except OSError as error: raise DataError(f'{folder}: the image cache can\'t be written ({error}). It needs {need:,} bytes; make room and check the rights, or name another folder') from error
     finally: shutil.rmtree(unfinished, ignore_errors=True)
-    return ImageCache(target, records)
+    return _opened(target, records, on_unreadable)
 
 # %% ../nbs/16_cache.ipynb #9a5f81d7
 class CachedImages(Images):
@@ -257,6 +275,9 @@ class BatchAugment(nn.Module):
         channels_last:bool=False,  # memory layout of the result
     ):
         super().__init__()
+        for name, p in dict(flip=flip, erasing=erasing, channel=channel).items():
+            if not 0 <= p <= 1: raise ValueError(f'{name} = {p} is no probability: expected 0 to 1')
+        if shift is not None and shift < 0: raise ValueError(f'shift = {shift}: expected 0 or more pixels')
         self.shift, self.flip, self.erasing, self.channel, self.channels_last = shift, flip, erasing, channel, channels_last
 
     def reach(self, width:int)->int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 import numpy as np, tyro
-from .datasets import LLCM_CAMERAS, LLCM_HELP, LLCM_NAMES, REGDB_HELP, REGDB_NAMES, SYSU_CAMERAS, SYSU_HELP, DataError, _folder, _lines, _listed_path, read_sysu_draws
-from .findings import KINDS, SEVERITIES, SUFFIXES, Report, finding, look_at_all, mat_cells
+from .datasets import LLCM_CAMERAS, LLCM_HELP, LLCM_NAMES, REGDB_HELP, REGDB_NAMES, SYSU_CAMERAS, SYSU_HELP, DataError, _folder, _lines, _listed_path
+from .findings import KINDS, SEVERITIES, SUFFIXES, Report, finding, look_at_all
+from .protocols import read_sysu_draws
 from .world import INFRARED, MODALITIES, VISIBLE
 
 # %% ../nbs/22_check.ipynb #1760d217
@@ -180,10 +181,8 @@ def _counts(rows, layout, trial, found):
 def _draws(root, rows, found):
     "Are the permutations of the official protocol those of these images?"
     file = 'exp/rand_perm_cam.mat'
-    try:
-        if (root/file).is_file(): mat_cells((root/file).read_bytes())     # SciPy may crash on what this refuses
-        draws = read_sysu_draws(root)
-    except Exception as error:     # SciPy raises nearly anything for a file of another form
+    try: draws = read_sysu_draws(root)
+    except DataError as error:
         found.append(finding('gallery draws', file, str(error).removeprefix(f'{root/file}: ').split('. It is in')[0][:200]))
         return
     there = Counter((camera, who) for _, camera, who in {(row.path, row.camera, row.identity) for row in rows})

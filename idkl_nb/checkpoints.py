@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from .backbone import GeM, resnet
-from .features import write_whole
+from .datasets import DataError
+from .features import make_folder, write_whole
 from .model import Embedder
 
 # %% ../nbs/17_checkpoints.ipynb #b05000d1
@@ -95,10 +96,11 @@ class Checkpoints:
         step:int,     # steps that are done
         tree,         # see `save_state`
     ):
-        "Save a state, then remove those that are too old. Raises CheckpointError"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        "Save a state, then remove those that are too old, and what a killed process left unfinished. Raises CheckpointError"
+        try: make_folder(self.folder)
+        except DataError as error: raise CheckpointError(str(error)) from error
         save_state(tree, self.folder/f'step-{step:09d}.safetensors')
-        for file in self.files()[self.keep:]: file.unlink()
+        for file in (*self.files()[self.keep:], *self.folder.glob('.step-*.unfinished')): file.unlink()     # one process saves at a time
 
     def newest(self)->dict|None:
         "The newest state that can be read; None when there is no checkpoint. Raises CheckpointError when none of them can be read"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SYSU_CAMERAS', 'SYSU_HELP', 'TRIALS', 'REGDB_NAMES', 'REGDB_HELP', 'LLCM_NAMES', 'LLCM_CAMERAS', 'LLCM_HELP',
-           'Records', 'DataError', 'read_sysu', 'read_sysu_draws', 'write_sysu', 'read_regdb', 'write_regdb',
-           'read_llcm', 'write_llcm', 'read_dataset']
+           'Records', 'DataError', 'read_sysu', 'write_sysu', 'read_regdb', 'write_regdb', 'read_llcm', 'write_llcm',
+           'read_dataset']
 
 # %% ../nbs/02_datasets.ipynb #8d0d541a
 import re, shutil
@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
-from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
+from scipy.io import savemat
 from tqdm import tqdm
 from .world import INFRARED, MODALITIES, VISIBLE, World
 
@@ -81,16 +80,25 @@ def _folder(
     expected:str # what should be in it, and where to get it
 )->Path:
     "`root` as a Path; raises DataError when it is no folder"
-    root = Path(root).expanduser()
-    if not root.is_dir(): raise DataError(f'{root}: no such folder. Expected {expected}')
+    expected = expected.removeprefix('Expected ')
+    try:
+        root = Path(root).expanduser()
+        there = root.is_dir()
+    except (OSError, RuntimeError, TypeError) as error: raise DataError(f'{root!s:.300}: can\'t be looked at ({error!s:.300}). Expected {expected}') from error   # a name too long, no right, ~nobody, None
+    if not there: raise DataError(f'{root}: no such folder. Expected {expected}')
     return root
+
+def _is_file(file:Path)->bool:
+    "Whether it is a file; a name that is too long, or a folder without rights, is none"
+    try: return file.is_file()
+    except OSError: return False
 
 def _lines(
     file:Path,  # a list file
     cure:str,   # where to get it
 )->list[str]:
     "Non-empty lines of a text file; raises DataError when it is missing, unreadable or empty"
-    if not file.is_file(): raise DataError(f'{file}: this list file is missing. {cure}')
+    if not _is_file(file): raise DataError(f'{file}: this list file is missing. {cure}')
     try: lines = [line.strip() for line in file.read_text(encoding='utf-8-sig').splitlines()]
     except (OSError, UnicodeDecodeError) as error: raise DataError(f'{file}: this list file is unreadable ({error}). {cure}') from error
     lines = [line for line in lines if line]
@@ -100,15 +108,17 @@ def _lines(
 # %% ../nbs/02_datasets.ipynb #74fc2811
 def _listed_path(
     text:str,   # a path as it stands in a list file
-    file:Path,  # that list file, for the message
+    file,       # that list file, perhaps with the line, for the message
 )->str:
     "The path, relative and inside the dataset's folder; raises DataError when it leaves the root"
     path = PurePosixPath(text.replace('\\', '/'))
-    if path.is_absolute() or '..' in path.parts or ':' in path.parts[0]:
-        raise DataError(f'{file}: the path {text!r} leaves the root of the dataset. Expected a path relative to it, such as Visible/1/image.bmp')
+    if path.is_absolute() or not path.parts or '..' in path.parts or ':' in path.parts[0]:
+        raise DataError(f'{file}: the path {text[:80]!r} names no file, or leaves the root of the dataset. Expected a path relative to it, such as Visible/1/image.bmp')
     return str(path)
 
 # %% ../nbs/02_datasets.ipynb #15473823
+_NUMBER = re.compile('[0-9]{1,9}')   # an identity or a label
+
 def _read_list(
     root:Path,  # folder of the dataset
     name:str,   # list file, relative to `root`
@@ -118,17 +128,29 @@ def _read_list(
     file, rows, label_of = root/name, [], {}
     for number, line in enumerate(_lines(file, cure), 1):
         parts = line.rsplit(maxsplit=1)
-        if len(parts) != 2 or not parts[1].isdecimal(): raise DataError(f'{file}, line {number}: {line[:80]!r} is not "path label". {cure}')
-        path = _listed_path(parts[0], file)
+        if len(parts) != 2 or not _NUMBER.fullmatch(parts[1]): raise DataError(f'{file}, line {number}: {line[:80]!r} is not "path label". {cure}')
+        path = _listed_path(parts[0], f'{file}, line {number}')
         folder = PurePosixPath(path).parent.name
-        if not (folder.isascii() and folder.isdecimal()): raise DataError(f'{file}, line {number}: {path!r} does not lie in a folder named by its identity, such as 0001/. {cure}')
+        if not _NUMBER.fullmatch(folder): raise DataError(f'{file}, line {number}: {path[:80]!r} does not lie in a folder named by its identity, such as 0001/. {cure}')
         identity, label = int(folder), int(parts[1])
         if label_of.setdefault(identity, label) != label:
             raise DataError(f'{file}, line {number}: identity {identity} has label {label} here and {label_of[identity]} before. {cure}')
-        if not (root/path).is_file(): raise DataError(f'{root/path}: this image is listed in {name}, line {number}, but is not there. Unpack the images again')
+        if not _is_file(root/path): raise DataError(f'{root/path!s:.300}: this image is listed in {file}, line {number}, but is not there. Unpack the images again')
         rows.append((path, identity))
     if len(set(label_of.values())) < len(label_of): raise DataError(f'{file}: two identities share one label. {cure}')
     return rows
+
+# %% ../nbs/02_datasets.ipynb #46efe304
+def _apart(
+    rows:list,  # (path, identity, camera, modality, split), one an image
+    root:Path,  # folder of the dataset
+    lists:str,  # the files to look into, for the message
+    cure:str,   # where to get good ones
+):
+    "Raise DataError when an identity to test on is one to train on, too"
+    people = [{row[1] for row in rows if (row[4] == 'test') == test} for test in (False, True)]
+    both = sorted(people[0] & people[1])
+    if both: raise DataError(f'{root/lists}: identity {both[0]} is in the training and in the test set{f", and {len(both) - 1} more" if both[1:] else ""}; its score would be worthless. {cure}')
 
 # %% ../nbs/02_datasets.ipynb #1415d82c
 SYSU_CAMERAS = {VISIBLE: (1, 2, 4, 5), INFRARED: (3, 6)}  # modality: cameras
@@ -144,7 +166,7 @@ def _sysu_ids(
     file = root/'exp'/f'{split}_id.txt'
     words = [word.strip() for word in ','.join(_lines(file, SYSU_HELP)).split(',')]
     words = [word for word in words if word]
-    wrong = [word for word in words if not (word.isascii() and word.isdecimal())]
+    wrong = [word[:40] for word in words if not _NUMBER.fullmatch(word)]
     if wrong or not words: raise DataError(f'{file}: {wrong[:3]} is not a list of identities such as 1,2,5. {SYSU_HELP}')
     return sorted({int(word) for word in words})
 
@@ -164,6 +186,7 @@ def read_sysu(
                 files = sorted((root/f'cam{camera}'/f'{identity:04d}').glob('*.jpg'))
                 rows += [(file.relative_to(root).as_posix(), identity, camera, modality, split) for file in files]
             if len(rows) == before: raise DataError(f'{root}: identity {identity:04d} of exp/{split}_id.txt has no image in any camera. {SYSU_HELP}')
+    _apart(rows, root, 'exp/test_id.txt', SYSU_HELP)
     return Records.from_rows(root, rows)
 
 # %% ../nbs/02_datasets.ipynb #33cc6a76
@@ -174,17 +197,21 @@ def _write_images(
     finish,               # function of the unfinished folder, which writes the lists
 )->Path:
     "Draw every image of the plan, then write the lists, then give the folder its name. Raises DataError when `root` is not empty"
-    root = Path(root).expanduser()
+    try: root = Path(root).expanduser()
+    except RuntimeError as error: raise DataError(f'{root}: {error}. Name a folder to make the dataset in') from error
+    if not plan: raise DataError(f'{root}: no image to draw; each identity needs at least 1')
     if root.exists() and (not root.is_dir() or any(root.iterdir())): raise DataError(f'{root}: something is there already. Name a new or empty folder, or remove this one first')
     unfinished = root.with_name(root.name + '.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
-    for path, identity, modality, camera, index in tqdm(plan, desc=f'drawing {root.name}', unit='image', delay=2):
-        file = unfinished/path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        world.draw(identity, modality, camera, index).save(file, quality=95, subsampling=0)
-    finish(unfinished)
-    if root.exists(): root.rmdir()
-    unfinished.rename(root)
+    try:
+        for path, identity, modality, camera, index in tqdm(plan, desc=f'drawing {root.name}', unit='image', delay=2):
+            file = unfinished/path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            world.draw(identity, modality, camera, index).save(file, quality=95, subsampling=0)
+        finish(unfinished)
+        if root.exists(): root.rmdir()
+        unfinished.rename(root)
+    except OSError as error: raise DataError(f'{root}: the dataset can\'t be written here ({error}). Make room, check the rights, or name another folder') from error
     return root
 
 def _write_text(
@@ -214,28 +241,6 @@ def _write_draws(
         cells[camera-1, 0] = cell
     file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, {'rand_perm_cam': cells})
-
-# %% ../nbs/02_datasets.ipynb #8599449f
-def read_sysu_draws(
-    root,       # folder of SYSU-MM01
-)->dict[tuple[int, int], np.ndarray]:  # (camera, identity): (10, n) positions from 0 in the sorted list of that folder's images, one row a trial
-    "Read the gallery draws of the official protocol, exp/rand_perm_cam.mat. Raises DataError"
-    file = Path(root).expanduser()/'exp'/'rand_perm_cam.mat'
-    cure = 'It is in the public repository of the dataset\'s authors, github.com/wuancong/SYSU-MM01, folder evaluation/data_split; copy it into exp/'
-    if not file.is_file(): raise DataError(f'{file}: the file of gallery draws is missing. {cure}')
-    try: cells = loadmat(file, variable_names=['rand_perm_cam'])['rand_perm_cam']
-    except (OSError, KeyError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
-        raise DataError(f'{file}: not a readable .mat file with the variable rand_perm_cam ({error}). {cure}') from error
-    if cells.dtype != object or cells.size != 6: raise DataError(f'{file}: expected a 6x1 cell, found {cells.dtype} of shape {cells.shape}. {cure}')
-    draws = {}
-    for camera, cell in enumerate(cells.ravel(), 1):
-        for identity, draw in enumerate(cell.ravel(), 1):
-            if draw.size == 0: continue
-            draw = draw.astype(np.int64) - 1  # (10, n)
-            if draw.shape[0] != TRIALS or (np.sort(draw) != np.arange(draw.shape[1])).any():
-                raise DataError(f'{file}: camera {camera}, identity {identity}: expected {TRIALS} permutations, one a row, found shape {draw.shape}. {cure}')
-            draws[camera, identity] = draw
-    return draws
 
 # %% ../nbs/02_datasets.ipynb #7891cf1e
 def _spread(
@@ -283,6 +288,10 @@ def read_regdb(
     root = _folder(root, REGDB_HELP)
     rows = [(path, identity, modality+1, modality, split) for split in ('train', 'test') for modality, name in REGDB_NAMES.items()
             for path, identity in _read_list(root, f'idx/{split}_{name}_{trial}.txt', REGDB_HELP)]
+    for path, _, _, modality, split in rows:
+        name = REGDB_NAMES[modality]
+        if path.split('/')[0] != name.capitalize(): raise DataError(f'{root}/idx/{split}_{name}_{trial}.txt: {path} does not lie in {name.capitalize()}, where the {name} images are. {REGDB_HELP}')
+    _apart(rows, root, f'idx/test_visible_{trial}.txt', REGDB_HELP)
     return Records.from_rows(root, rows)
 
 # %% ../nbs/02_datasets.ipynb #67cbd4db
@@ -322,8 +331,8 @@ def read_llcm(
         for modality, name in LLCM_NAMES.items():
             list_name = f'idx/{split}_{name}.txt'
             for path, identity in _read_list(root, list_name, LLCM_HELP):
-                camera = re.search(r'_c(\d+)', PurePosixPath(path).name)
-                if camera is None: raise DataError(f'{root/list_name}: the file name of {path!r} carries no camera, such as _c06_. {LLCM_HELP}')
+                camera = re.search(r'_c0*([1-9])(?![0-9])', PurePosixPath(path).name)
+                if camera is None: raise DataError(f'{root/list_name}: the file name of {path!r} carries no camera from 1 to 9, such as _c06_. {LLCM_HELP}')
                 rows.append((path, identity, int(camera[1]), modality, split))
     return Records.from_rows(root, rows)
 

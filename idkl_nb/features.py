@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_ROOT', 'DTYPES', 'COLUMNS', 'FORMAT', 'FEATURES_HELP', 'READERS', 'PROTOCOLS', 'FeatureTable', 'embed',
-           'write_whole', 'save_features', 'load_features', 'score_features', 'Evaluate', 'evaluate_main', 'to_faiss']
+           'make_folder', 'write_whole', 'save_features', 'load_features', 'score_features', 'Evaluate',
+           'evaluate_main', 'to_faiss']
 
 # %% ../nbs/15_features.ipynb #d67d2868
 import json, os, sys
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from .batches import eval_loader, eval_transform
-from .datasets import DataError, Records
+from .datasets import DataError, Records, _is_file
 from .protocols import LLCM, SYSU, ProtocolScores, RegDB, join_trials
 from .world import MODALITIES
 
@@ -90,6 +91,16 @@ def embed(
     return FeatureTable(torch.cat(features), records, dict(feature=feature, version=version, flip='on' if flip else 'off', size=f'{height} x {width}'))
 
 # %% ../nbs/15_features.ipynb #b8128e94
+def make_folder(
+    folder,     # for results
+)->Path:
+    "A folder and those above it, which may be there already. Raises DataError when it can't be made"
+    try:
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error: raise DataError(f'{folder!s:.300}: this folder can\'t be made ({getattr(error, "strerror", None) or error}). Name another, and look whether a file is in its place and whether you may write there') from error
+    return folder
+
 def write_whole(
     file,       # its folder must exist
     write,      # function of an open binary file, which writes the content
@@ -186,7 +197,7 @@ def load_features(
     "Features and records from a file. Raises DataError, which names the file, for everything that is not such a table"
     file = Path(file).expanduser()
     if file.suffix not in READERS: raise DataError(f'{file}: unknown ending. {FEATURES_HELP}')
-    if not file.is_file(): raise DataError(f'{file}: no such file')
+    if not _is_file(file): raise DataError(f'{file!s:.300}: no such file')
     try: return _table(READERS[file.suffix](file), NO_ROOT if root is None else Path(root).expanduser())
     except DataError as error: raise DataError(f'{file}: {error}. {FEATURES_HELP}') from error
     except Exception as error: raise DataError(f'{file}: unreadable, perhaps cut off ({type(error).__name__}: {error}). {FEATURES_HELP}') from error   # a damaged zip file or header fails in many ways

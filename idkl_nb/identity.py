@@ -56,7 +56,10 @@ def batch_hard_triplet(
     margin:float,     # in units of the Euclidean distance, >= 0
 )->Tensor:            # scalar: mean over the anchors that have another image of their identity, and an image of another
     "Batch-hard triplet loss with a hinge (Hermans et al., 2017). Raises ValueError when no anchor has both partners"
+    for name, x in dict(features=features, ids=ids).items():
+        if not isinstance(x, Tensor): raise TypeError(f'{name}: expected a tensor, not {type(x).__name__}')
     if len(features) != len(ids): raise ValueError(f'{len(features)} features but {len(ids)} ids')
+    if not margin >= 0: raise ValueError(f'margin must be at least 0, got {margin}')
     positive, negative, counted = hardest(features, ids.cpu())
     if not counted.any(): raise ValueError(f'no anchor has a positive and a negative: the batch of {len(ids)} images holds {len(ids.unique())} identities; it needs at least 2, one of them with 2 images')
     rows = send(torch.where(counted)[0], features.device)          # (anchors,)

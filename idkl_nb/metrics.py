@@ -84,7 +84,9 @@ def _identities_before(
 
 # %% ../nbs/12_metrics.ipynb #93fff116
 def _check(distances, query_ids, gallery_ids, ignore, chunk):
-    "Raise ValueError for shapes that do not fit"
+    "Raise ValueError for shapes that do not fit, TypeError for no table"
+    if not hasattr(distances, 'shape'): raise TypeError(f'distances: expected a tensor or an array (Q, G), not {type(distances).__name__}')
+    if any(np.ndim(ids) != 1 for ids in (query_ids, gallery_ids)): raise ValueError(f'ids: expected (Q,) and (G,), got shapes {tuple(np.shape(query_ids))} and {tuple(np.shape(gallery_ids))}')
     expected = (len(query_ids), len(gallery_ids))
     if tuple(distances.shape) != expected: raise ValueError(f'distances have shape {tuple(distances.shape)}, expected {expected}: one row a query, one column a gallery image')
     if min(expected) == 0: raise ValueError(f'{expected[0]} queries and {expected[1]} gallery images: there is nothing to rank')

@@ -26,7 +26,7 @@ def reverse_gradient(
     alpha:float=1.,  # strength, >= 0: 0 stops the gradient, 1 turns it round
 )->Tensor:           # the same values
     "Pass `x` on, and turn its gradient round (Ganin and Lempitsky, ICML 2015)"
-    if alpha < 0: raise ValueError(f'alpha must be at least 0, got {alpha}; a negative alpha would not reverse anything')
+    if not alpha >= 0: raise ValueError(f'alpha must be at least 0, got {alpha}; a negative alpha would not reverse anything')
     return ReverseGradient.apply(x, alpha)
 
 # %% ../nbs/05_modality.ipynb #d719943c
@@ -66,7 +66,9 @@ def cross_entropy(
     labels:Tensor,       # (B,) int64 from 0 to classes - 1, on the host or with the logits
     smoothing:float=0.,  # label smoothing, 0 to 1
 )->Tensor:               # scalar, mean over the images, float32
-    "Cross-entropy with labels that may stay on the host. Raises ValueError for a label without a class"
+    "Cross-entropy with labels that may stay on the host. Raises ValueError for a label without a class, and for anything else that does not fit"
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0 or labels.dtype != torch.int64: raise ValueError(f'logits {tuple(logits.shape)} with labels {tuple(labels.shape)} {labels.dtype}: expected (B, classes) with (B,) torch.int64, B at least 1')
+    if not 0 <= smoothing <= 1: raise ValueError(f'smoothing must lie between 0 and 1, got {smoothing}')
     if not ((labels >= 0) & (labels < logits.shape[1])).all(): raise ValueError(f'labels from {labels.min()} to {labels.max()} for {logits.shape[1]} classes: expected 0 to {logits.shape[1] - 1}')
     return F.cross_entropy(logits.float(), send(labels, logits.device), label_smoothing=smoothing)
 

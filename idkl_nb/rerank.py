@@ -125,7 +125,11 @@ def _jaccard(
 
 # %% ../nbs/13_rerank.ipynb #87371e0d
 def _check(query, gallery, k1, k2, lambda_value, scope, chunk):
-    "Raise ValueError for what cannot be re-ranked"
+    "Raise ValueError for what cannot be re-ranked, TypeError for what is no tensor or no whole number"
+    for name, x in dict(query=query, gallery=gallery).items():
+        if not isinstance(x, Tensor): raise TypeError(f'{name}: expected a tensor of features, not {type(x).__name__}')
+    for name, n in dict(k1=k1, k2=k2, chunk=chunk).items():
+        if not isinstance(n, (int, np.integer)): raise TypeError(f'{name} = {n!r}: expected a whole number')
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]: raise ValueError(f'expected features (Q, C) and (G, C), got {tuple(query.shape)} and {tuple(gallery.shape)}')
     if min(len(query), len(gallery)) == 0: raise ValueError(f'{len(query)} queries and {len(gallery)} gallery images: there is nothing to rank')
     if (query.dtype, query.device) != (gallery.dtype, gallery.device) or not query.is_floating_point(): raise ValueError(f'features must be of one floating type and on one device, got {query.dtype} on {query.device} and {gallery.dtype} on {gallery.device}')

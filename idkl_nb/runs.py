@@ -17,7 +17,7 @@ from torch import nn
 
 from .check import check
 from .datasets import DataError, Records, read_dataset, write_sysu
-from .features import FeatureTable, embed, save_features, score_features, write_whole
+from .features import FeatureTable, embed, make_folder, save_features, score_features, write_whole
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
 from .training import fit, load, load_released_checkpoint, resume
@@ -147,7 +147,7 @@ TERMS = {'SYSU-MM01': 'The weights were learned from SYSU-MM01, which may not be
          'RegDB': 'The weights were learned from RegDB, which is given out on request for research; the same holds for them.',
          'LLCM': 'The weights were learned from LLCM, which is given out on written request for non-commercial research; the same holds for them.',
          'synthetic': 'The weights were learned from drawn pedestrians. No real person is in the data, and no terms beyond the licence of this software hold.'}
-USE = ('Education and research. Re-identification is a surveillance technology: ask who is watched, who agreed, and who is harmed by a mistake. A score is no proof of identity. '
+USE = ('Intended for education and research, and for nothing else. Re-identification is a surveillance technology: ask who is watched, who agreed, and who is harmed by a mistake. Do not use these weights to find, follow or judge people. A score is no proof of identity. '
        'Accuracy on cameras, people and places other than those trained on is usually far lower than in the table.')
 
 def model_card(
@@ -155,13 +155,15 @@ def model_card(
     records:Records,         # of the whole dataset
     scores:list,             # of `ProtocolScores`
     name:str,                # of the dataset, a key of `TERMS`
+    unreadable:int=0,        # training images that others stood in for
 )->str:                      # Markdown
     "Data, settings, scores, terms and intended use, for people"
     changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != 'model' and getattr(config, f.name) != getattr(TrainConfig(), f.name)}
     changed |= {f'model.{f.name}': getattr(config.model, f.name) for f in dataclasses.fields(config.model) if getattr(config.model, f.name) != f.default}
+    changed = {key: Path(value).name if key == 'model.weights' and value else value for key, value in changed.items()}     # a card is published; where a file lay is nobody's business
     lines = [f'- `{key}` = `{value!r}`' for key, value in changed.items()] or ['- nothing']
     return '\n'.join(['# Model card', '', f'IDKL (Ren and Zhang, CVPR 2024), trained with idkl_nb {version("idkl_nb")}, torch {torch.__version__.split("+")[0]}.', '',
-        '## Data', '', f'{name}. Images, identities and cameras:', '', '```text', records.summary().to_string(), '```', '',
+        '## Data', '', f'{name}. Images, identities and cameras:', '', '```text', records.summary().to_string(), '```', '', *[f'{unreadable} training images could not be read; others of the same identity and modality stood in for them.', ''][:2*(unreadable > 0)],
         '## Settings that differ from the paper\'s', '', *lines, '',
         '## Scores', '', 'In percent, means over the trials of each protocol. Re-ranking uses the structure of the gallery and, with `all`, of the other queries: compare like with like.', '', '```text', score_table(scores).round(2).to_string(), '```', '',
         '## Use', '', USE, '', TERMS[name], ''])
@@ -182,6 +184,7 @@ class Train:
     def run(self)->Path:
         "Train and judge. Raises ValueError, OSError"
         if self.resume and self.out is None: raise ValueError('--resume: name the run with --out')
+        if self.resume and not (self.out/'model'/'config.json').is_file(): raise FileNotFoundError(f'{self.out}: no run of idkl-train is here; --resume goes on with one that was begun')
         if self.root is not None and self.check and not self.resume:
             report = check(self.root, self.trial, quick=True)
             if report.findings: print(report.text(3), file=sys.stderr)
@@ -189,8 +192,8 @@ class Train:
         smoke = dict(people=(5, 1, 2)) if self.preset == 'smoke' else {}
         folder = self.out or new_run(self.preset, 'runs')
         asked = Experiment(folder.name, self.config, self.root, self.trial, **smoke)
-        folder.mkdir(parents=True, exist_ok=True)
-        records = data(asked, folder)
+        records = data(asked, make_folder(folder))
+        if self.trial != 1 and dataset_name(records) != 'RegDB': raise ValueError(f'--trial {self.trial} is a choice of RegDB; leave it out for {dataset_name(records)}')
         training, test = records.where(split=('train', 'val')), records.where(split='test')
         watch = ToTensorBoard(folder/'tensorboard') if self.tensorboard else None
         model, _ = resume(folder/'model', training, on_log=watch) if self.resume else fit(self.config, training, folder/'model', on_log=watch)
@@ -198,9 +201,9 @@ class Train:
         config, name = load(folder/'model')[1], 'synthetic' if self.root is None else dataset_name(records)
         table = embed(model.embedder(), test, config.height, config.width, workers=config.workers, feature='IDKL, shared', version=name)
         save_features(table, folder/'features.safetensors')
-        scores = score_run(table, self.trial)
+        scores, unreadable = score_run(table, self.trial), folder/'model'/'unreadable.txt'
         write_whole(folder/'scores.json', lambda opened: opened.write(json.dumps([s.to_dict() for s in scores], indent=1).encode()))
-        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name).encode()))
+        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name, len(unreadable.read_text().splitlines()) if unreadable.exists() else 0).encode()))
         print(score_table(scores).round(2).to_string())
         print(f'everything is in {folder}')
         return folder
@@ -222,8 +225,7 @@ def train_main(
     if preset not in PRESETS:
         print(f'idkl-train: --preset {preset}: choose one of {", ".join(PRESETS)}', file=sys.stderr)
         raise SystemExit(2)
-    chosen = tyro.cli(Train, prog='idkl-train', args=args, default=Train(PRESETS[preset], preset))
-    _said('idkl-train', chosen.run)
+    _said('idkl-train', lambda: tyro.cli(Train, prog='idkl-train', args=args, default=Train(PRESETS[preset], preset)).run())
 
 # %% ../nbs/23_runs.ipynb #0cca8311
 def images_below(
@@ -255,6 +257,8 @@ class Embed:
     def go(self):
         "Embed and save. Raises ValueError, OSError"
         if (self.run is None) == (self.released is None): raise ValueError('name the network with either --run or --released')
+        try: torch.empty(0, device=self.device)
+        except Exception as error: raise ValueError(f'--device {self.device}: {str(error).splitlines()[0]:.200}') from error      # torch has a dozen ways to say so
         if self.modality: records = images_below(self.images, MODALITIES.index(self.modality))
         else: records = read_dataset(self.images, self.trial).where(split='test')
         if self.run is None: network, height, width = load_released_checkpoint(self.released), self.height, self.width

@@ -19,7 +19,7 @@ from torch.utils.data import Sampler
 from .batches import PKSampler
 from .cache import BatchAugment
 from .modality import send
-from .model import IDKL, IDKLConfig, IDKLObjective
+from .model import IDKL, IDKLConfig, IDKLObjective, check_types
 
 # %% ../nbs/18_steps.ipynb #9f08dedb
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class TrainConfig:
     gather:bool = False            # several processes: losses see the joined batch of all (triplets and affinities, too)
     sync_bn:bool = False           # several GPUs: batch norm statistics of the joined batch
     workers:int = 2                # processes that read images; 0: none but this one
+    on_unreadable:str = 'raise'    # 'raise' or 'skip': another image of the same identity and modality stands in for one that can't be read
     log_every:int = 20             # steps between two looks at the losses; between them the device need not wait for the host
     save_every:int = 500           # steps between two checkpoints
     keep:int = 2                   # checkpoints that stay
@@ -57,8 +58,11 @@ class TrainConfig:
     seed:int = 0                   # of weights, plan and augmentation
 
     def __post_init__(self):
+        check_types(self)
+        if self.on_unreadable not in ('raise', 'skip'): raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {self.on_unreadable!r}")
+        if self.batches is not None and self.batches < 1: raise ValueError(f'batches must be at least 1, or None, got {self.batches}')
         if self.precision not in ('no', 'bf16', 'fp16'): raise ValueError(f"precision must be 'no', 'bf16' or 'fp16', got {self.precision!r}")
-        least = dict(height=16, width=16, P=2, K=1, epochs=1, accumulate=1, log_every=1, save_every=1, keep=1, validate_every=1, workers=0, warmup=0, align_from=0, weight_decay=0)
+        least = dict(height=16, width=16, P=2, K=1, epochs=1, accumulate=1, log_every=1, save_every=1, keep=1, validate_every=1, workers=0, warmup=0, align_from=0, weight_decay=0, decay=0, seed=0)
         for name, value in least.items():
             if not getattr(self, name) >= value: raise ValueError(f'{name} must be at least {value}, got {getattr(self, name)}')
         if not self.lr > 0 or (self.clip is not None and not self.clip > 0): raise ValueError(f'lr and clip must be positive, got {self.lr} and {self.clip}')
@@ -86,7 +90,9 @@ def settings(
 def from_settings(
     values:dict,   # as `settings` gives it
 )->TrainConfig:
-    "The configuration back from its dictionary. Raises ValueError for unknown names"
+    "The configuration back from its dictionary. Raises ValueError for unknown names and wrong values, TypeError for wrong types"
+    if not isinstance(values, dict) or not isinstance(values.get('model', {}), dict): raise TypeError(f'{values!r:.80}: expected a dictionary of settings, with one of the model in it')
+    if not isinstance(values.get('milestones', ()), (list, tuple)): raise TypeError(f'milestones = {values["milestones"]!r}: expected a list of epochs')
     known = {f.name for f in dataclasses.fields(TrainConfig)}, {f.name for f in dataclasses.fields(IDKLConfig)}
     unknown = (set(values) - known[0]) | (set(values.get('model', {})) - known[1])
     if unknown: raise ValueError(f'unknown settings {sorted(unknown)}; these settings were written by another version, or a name is misspelt')

@@ -6,17 +6,18 @@
 __all__ = ['check_finite', 'read_log', 'validation_mAP', 'fit', 'resume', 'load']
 
 # %% ../nbs/19_training.ipynb #3f3c8e60
-import dataclasses, json, signal, threading, time, zlib
+import dataclasses, json, re, signal, threading, time, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from .batches import PKSampler
 from .cache import CachedImages, _as_it_is, build_cache, step_generator
-from .checkpoints import Checkpoints, load_released_checkpoint
+from .checkpoints import CheckpointError, Checkpoints, load_released_checkpoint
 from .datasets import Records
-from .features import embed, write_whole
+from .features import embed, make_folder, write_whole
 from .metrics import retrieval_scores
 from .model import IDKL
 from .protocols import retrieval_distances
@@ -84,7 +85,8 @@ class _Run:
         state = self.kept.newest() or dict(step=0, seconds=0., best=None)
         self.start, self.seconds, self.best = state['step'], state['seconds'], state['best']
         if self.start: config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=None))   # they come from the checkpoint
-        with self.accelerator.main_process_first(): cache = build_cache(records, config.height, config.width, self.folder.parent/'cache', progress=self.main)
+        with self.accelerator.main_process_first(): cache = build_cache(records, config.height, config.width, self.folder.parent/'cache', progress=self.main, on_unreadable=config.on_unreadable)
+        if self.main and cache.unreadable: write_whole(self.folder/'unreadable.txt', lambda opened: opened.write('\n'.join([*cache.unreadable, '']).encode()))   # who others stand in for
         self.images = CachedImages(records, cache)
         self.plan = Plan(PKSampler(records, config.P, config.K, config.batches, config.seed), config.epochs, config.accumulate, self.rank, self.ranks, self.start)
         self.loader = DataLoader(self.images, batch_sampler=self.plan, num_workers=config.workers, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
@@ -166,7 +168,10 @@ class _Run:
 # %% ../nbs/19_training.ipynb #11e68f07
 def _go(accelerator, config, records, folder, validation, progress, on_log):
     run = _Run(accelerator, config, records, folder, validation, on_log)
-    run.train(progress)
+    try: run.train(progress)
+    except RuntimeError as error:
+        if not re.search(r'DataLoader worker \(pid', str(error)): raise
+        raise ChildProcessError(f'{folder}: a process that reads images has died ({error}). Is there enough memory? With "workers": 0 in config.json there is none. Go on from the newest checkpoint with resume({Path(folder).name!r}, ...)') from error
     return run.trainer.best_model, read_log(folder)
 
 def fit(
@@ -177,12 +182,14 @@ def fit(
     progress:bool=True,      # show a progress bar
     on_log=None,             # function of a DataFrame, called with the newest rows of the log at every look
 )->tuple[IDKL, pd.DataFrame]: # the trained network on its device, and the log: one row a step
-    "Train on the images of a table. Raises FileExistsError, ValueError, DataError, FloatingPointError, CheckpointError; KeyboardInterrupt after the step in which Ctrl-C was pressed"
+    "Train on the images of a table. Raises FileExistsError, ValueError, DataError, FloatingPointError, CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C was pressed"
     folder, accelerator = Path(folder), make_accelerator(config.precision)
     if accelerator.is_main_process and (folder/'config.json').exists(): raise FileExistsError(f'{folder}: a run is here already. Go on with it by resume(folder, records), name another folder, or move this one away')
     identities = np.unique(records.identity)
+    PKSampler(records, config.P, config.K, config.batches, config.seed)      # complains before there is a folder
     if validation is not None and np.isin(validation.identity, identities).any(): raise ValueError('validation shows people who are trained on; choose other identities')
-    folder.mkdir(parents=True, exist_ok=True)
+    if validation is not None and not all(len(validation.where(modality=kind)) for kind in (VISIBLE, INFRARED)): raise ValueError('validation needs images of both modalities')
+    make_folder(folder)
     about = dict(config=settings(config), identities=identities.tolist(), images=len(records), fingerprint=_fingerprint(records))
     if accelerator.is_main_process: write_whole(folder/'config.json', lambda opened: opened.write(json.dumps(about, indent=1).encode()))
     return _go(accelerator, config, records, folder, validation, progress, on_log)
@@ -190,7 +197,10 @@ def fit(
 def _about(folder):
     file = Path(folder)/'config.json'
     if not file.is_file(): raise FileNotFoundError(f'{file}: missing; this folder does not hold a run')
-    return json.loads(file.read_text())
+    try:
+        about = json.loads(file.read_text(encoding='utf-8'))
+        return about | dict(config=from_settings(about['config']), classes=len(about['identities']), begun=(about['images'], about['fingerprint']))
+    except (ValueError, TypeError, KeyError, AttributeError) as error: raise CheckpointError(f'{file}: does not describe a run ({type(error).__name__}: {error}). Copy it anew, or start the training anew in another folder') from error
 
 def resume(
     folder,                  # of a run that was stopped
@@ -201,19 +211,20 @@ def resume(
 )->tuple[IDKL, pd.DataFrame]: # as `fit`
     "Go on where a run was stopped, from its newest checkpoint; on one machine's CPU, with as many threads, the weights come out as if it had never stopped. A finished run is only read"
     about = _about(folder)
-    if (about['images'], about['fingerprint']) != (len(records), _fingerprint(records)): raise ValueError(f'{folder}: this run began with {about["images"]} other images, or in another order; a resumed run needs the same')
+    if about['begun'] != (len(records), _fingerprint(records)): raise ValueError(f'{folder}: this run began with {about["images"]} other images, or in another order; a resumed run needs the same')
     if (Path(folder)/'weights.safetensors').exists(): return load(folder)[0], read_log(folder)
-    config = from_settings(about['config'])
+    config = about['config']
     return _go(make_accelerator(config.precision), config, records, folder, validation, progress, on_log)
 
 def load(
     folder,                  # of a finished run
     name:str='weights',      # 'weights': the last; 'best': the best by validation
 )->tuple[IDKL, TrainConfig]: # the network on the CPU, ready for a test, and its settings
-    "The trained network of a run folder. Raises FileNotFoundError when the run has not finished"
+    "The trained network of a run folder. Raises FileNotFoundError when the run has not finished, CheckpointError when a file of it is damaged"
     about, file = _about(folder), Path(folder)/f'{name}.safetensors'
     if not file.is_file(): raise FileNotFoundError(f'{file}: missing; this run has not finished, or had no validation')
-    config = from_settings(about['config'])
-    model = IDKL(dataclasses.replace(config.model, weights=None), len(about['identities']))
-    model.load_state_dict(load_file(file))
+    config = about['config']
+    model = IDKL(dataclasses.replace(config.model, weights=None), about['classes'])
+    try: model.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error: raise CheckpointError(f'{file}: not the weights of this run, or damaged ({error!s:.200}). Copy the file anew, or remove it and go on with resume') from error
     return model.to(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format).eval(), config    # the layout that it was trained in: the same to the last bit

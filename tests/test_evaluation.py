@@ -2,9 +2,9 @@
 import random
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from idkl_nb.datasets import TRIALS, Records, _write_draws, read_sysu_draws
+from idkl_nb.datasets import TRIALS, Records, _write_draws
 from idkl_nb.metrics import retrieval_scores
-from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials
+from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials, read_sysu_draws
 from idkl_nb.world import INFRARED, VISIBLE
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -42,23 +42,24 @@ def weights(folder, name='weights'): return load_file(folder/f'{name}.safetensor
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def start(people, folder, slow=.1, **changes):
-    "A training in a process of its own, which pauses after each step"
+def start(people, folder, slow=.1, before='', again=False, **changes):
+    "A training in a process of its own, which pauses after each step; `before` is run first, and `again` resumes it"
+    go = f'resume({str(folder)!r}, records, progress=False)' if again else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress=False)'
     script = f'''
         import time, json
         from pathlib import Path
         from idkl_nb.datasets import read_sysu
         from idkl_nb.steps import Trainer, from_settings
-        from idkl_nb.training import fit
+        from idkl_nb.training import fit, resume
         step = Trainer.step
         def slowly(self, *args, **kwargs):
             time.sleep({slow})
             return step(self, *args, **kwargs)
         Trainer.step = slowly
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
-        fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress=False)
+        {go}
     '''
-    return subprocess.Popen([sys.executable, '-c', textwrap.dedent(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, '-c', before + textwrap.dedent(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(folder, steps, process):
@@ -125,9 +126,14 @@ def test_full_disk(people, untouched, tmp_path):
     assert same(weights(tmp_path/'run'), weights(untouched))
 
 
-def test_workers_change_nothing(people, untouched, tmp_path):
-    fit(replace(config, workers=2), people, tmp_path/'run', progress=False)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_the_same_seed_gives_the_same_weights(people, untouched, tmp_path, workers):
+    "In one process, and with processes that read images; another seed gives others"
+    fit(replace(config, workers=workers), people, tmp_path/'run', progress=False)
     assert same(weights(tmp_path/'run'), weights(untouched))
+    if workers:
+        fit(replace(config, epochs=1, batches=1, seed=1), people, tmp_path/'other', progress=False)
+        assert not same(weights(tmp_path/'other'), weights(untouched))
 
 
 def test_layout_in_memory_changes_rounding_only(people, untouched, tmp_path):
