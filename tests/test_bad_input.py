@@ -344,7 +344,7 @@ area('command lines',
     ('idkl-train, a word for a number', lambda b: said(train_main, '--preset', 'smoke', '--lr', 'fast'), SystemExit, '(?s)code 2: .*--lr FLOAT'),
     ('idkl-train, a learning rate of NaN', lambda b: said(train_main, '--preset', 'smoke', '--lr', 'nan'), SystemExit, 'code 2: idkl-train: lr and clip must be positive'),
     ('idkl-train, no such dataset', lambda b: said(train_main, '--root', b.folder/'none'), SystemExit, 'code 2: idkl-train: .*none: no such folder'),
-    ('idkl-train, one folder too high', lambda b: said(train_main, '--root', b.folder/'sysu'/'..'/'..'/b.folder.name), SystemExit, 'code 2: .*Did you mean the folder llcm in it'),
+    ('idkl-train, one folder too high', lambda b: said(train_main, '--root', b.folder), SystemExit, 'code 2: .*Did you mean the folder llcm in it'),
     ('idkl-train, a damaged dataset', lambda b: said(train_main, '--preset', 'smoke', '--root', b.copy('sysu', 'exp/test_id.txt', '1,4'), '--out', b.new('run')), SystemExit, '(?s)code 2: .*identity in two splits.*errors in the dataset, see above'),
     ('idkl-train, a trial of SYSU-MM01', lambda b: said(train_main, '--preset', 'smoke', '--root', b.roots['sysu'], '--trial', 2, '--out', b.new('run')), SystemExit, '--trial 2 is a choice of RegDB'),
     ('idkl-train, resuming nothing', lambda b: said(train_main, '--resume', '--out', b.new('run')), SystemExit, 'code 2: .*no run of idkl-train is here'),
@@ -371,7 +371,7 @@ def bench(tmp_path_factory): return Bench(tmp_path_factory.mktemp('bench'))
 
 def outcome(case, bench):
     "What comes out: the exception"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter('ignore')
         try: case.do(bench)
         except (Exception, SystemExit) as error: return error

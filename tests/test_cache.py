@@ -87,6 +87,7 @@ def test_augmentation_is_decided_by_seed_and_step(cache, records):
 
 
 def test_touched_grown_and_removed_images_are_noticed(records, tmp_path):
+    "The cache is built anew; a removed image is named"
     shutil.copytree(records.root, tmp_path/'copy')
     own = replace(records, root=tmp_path/'copy')
     build = lambda: build_cache(own, 64, 32, tmp_path/'caches', **quiet)
@@ -109,6 +110,7 @@ def test_touched_grown_and_removed_images_are_noticed(records, tmp_path):
                                   lambda folder: os.truncate(folder/'images.npy', 50_000), lambda folder: os.truncate(folder/'images.npy', 0),
                                   lambda folder: np.save(folder/'images.npy', np.zeros((64, 3, 32, 64), np.uint8))])
 def test_damage_is_noticed_and_mended(harm, cache, records, tmp_path):
+    "A cache that is cut off, or of another form, is refused and built anew"
     built = build_cache(records, 64, 32, tmp_path, **quiet)
     harm(built.folder)
     with pytest.raises(DataError, match='build_cache'): ImageCache(built.folder, records)
@@ -125,6 +127,7 @@ def test_other_tables_and_sizes_live_side_by_side(records, tmp_path):
 
 
 def test_killed_while_building(cache, records, tmp_path):
+    "What is unfinished is never opened, and removed when it is old"
     writing = multiprocessing.get_context('fork').Event()
 
     def build_slowly():
@@ -149,6 +152,7 @@ def test_killed_while_building(cache, records, tmp_path):
 
 
 def test_two_processes_at_once(cache, records, tmp_path):
+    "Both get the same cache, whoever was first"
     both, results = (context := multiprocessing.get_context('fork')).Barrier(2), context.SimpleQueue()
 
     def build():
@@ -183,6 +187,7 @@ def test_a_limit_on_file_size(records, tmp_path):
 
 
 def test_no_room(records, tmp_path, monkeypatch):
+    "The message says how much is needed and how much is free"
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage._replace(free=cache_bytes(records, 64, 32) - 1))
     with pytest.raises(DataError, match=f'no room.*{cache_bytes(records, 64, 32):,} bytes'): build_cache(records, 64, 32, tmp_path, **quiet)
@@ -191,6 +196,7 @@ def test_no_room(records, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, 'geteuid'), reason='no such rights')
 def test_no_right_to_write(records, tmp_path):
+    "The message names the folder"
     folder = tmp_path/'locked'
     folder.mkdir()
     folder.chmod(0o555)
@@ -208,6 +214,7 @@ def test_no_right_to_write(records, tmp_path):
 
 
 def test_an_unreadable_image_is_named(records, tmp_path):
+    "And no half cache is left"
     shutil.copytree(records.root, tmp_path/'copy')
     own = replace(records, root=tmp_path/'copy')
     (own.root/own.path[40]).write_bytes(b'not an image')

@@ -76,6 +76,7 @@ def killed_in(phase, folder):
 
 @pytest.mark.parametrize('phase', PHASES)
 def test_killed_in_a_phase_of_a_checkpoint(phase, tmp_path):
+    "The state before or the new one can be read, whole; what is unfinished goes with the next save"
     with warnings.catch_warnings():
         warnings.simplefilter('error')         # no damaged file under a good name
         found, names = killed_in(phase, tmp_path)
@@ -110,6 +111,7 @@ def children(pid): return [int(word) for word in Path(f'/proc/{pid}/task/{pid}/c
 
 @pytest.mark.skipif(not Path(f'/proc/{os.getpid()}/task/{os.getpid()}/children').exists(), reason='needs the children of a process in /proc')
 def test_a_killed_worker_is_named_and_the_run_goes_on(people, untouched, tmp_path):
+    "The run ends in words, its checkpoints stay, and resumed it gives the same weights"
     process = start(people, tmp_path/'run', slow=.15, workers=2)
     wait_for(tmp_path/'run', 2, process)
     workers = [pid for pid in children(process.pid) if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes()]
@@ -153,6 +155,7 @@ def test_a_full_disk_while_training(people, untouched, disk):
 
 @pytest.mark.parametrize('ending', ['safetensors', 'npz'])
 def test_a_full_disk_while_writing_features(ending, disk):
+    "The old file stays whole, and nothing else is left"
     folder, records = disk(300_000), Records.from_rows('x', [(f'{n}.jpg', n, 1, VISIBLE, 'test') for n in range(50)])
     old = FeatureTable(torch.ones(50, 8), records)
     save_features(old, folder/f'a.{ending}')
@@ -161,6 +164,7 @@ def test_a_full_disk_while_writing_features(ending, disk):
 
 
 def test_a_disk_that_fills_up_while_the_cache_is_built(people, disk, monkeypatch):
+    "The message says how much room is needed, and nothing is left"
     need = cache_bytes(people, 64, 32)
     folder, usage = disk(need//2), shutil.disk_usage
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(path)._replace(free=need))      # there was room when we looked
@@ -256,13 +260,11 @@ def test_killed_at_a_random_time(round, people, untouched, tmp_path, rounds):
     rng, folder = np.random.default_rng([7, round]), tmp_path/'run'
     every, unfinished, finished, lost, at = 1 + round % 3, 0, 0, [], []
     for attempt in range(1 + round % 2):
-        log = folder/'log.jsonl'
+        log, goal = folder/'log.jsonl', rng.integers(max(at, default=0), 12)      # steps that are done before the kill
         before = log.stat().st_ino if attempt else None      # the file is written anew when a run begins or goes on
         process = start(people, folder, slow=.03, before=SLOWLY, again=attempt > 0, save_every=every, log_every=1)
-        while not log.exists() or log.stat().st_ino == before:
-            time.sleep(.005)
-            if process.poll() is not None: break
-        time.sleep(rng.uniform(.05, 1.2))
+        while process.poll() is None and (not log.exists() or log.stat().st_ino == before or log.read_bytes().count(b'\n') < goal): time.sleep(.005)
+        time.sleep(rng.uniform(0, .3))
         process.kill(); process.wait()
         with warnings.catch_warnings():
             warnings.simplefilter('error')  # a damaged file under a good name would warn

@@ -64,6 +64,7 @@ def cut_files(table, folder):
 
 
 def test_command_ends_with_code_2_and_one_line(table, tmp_path):
+    "A file that is cut off: one line on standard error"
     cut_files(table, tmp_path)
     done = command('--features', tmp_path/'cut.safetensors', '--protocol', 'llcm')
     assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
@@ -122,6 +123,7 @@ def small(ending, folder):
 
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_a_damaged_file_is_an_error_in_words_or_a_table(ending, tmp_path):
+    "Up to three changed bytes, or cut off anywhere, 400 times: a table, or the project's own exception"
     whole, file, outcomes = small(ending, tmp_path), tmp_path/f'damaged.{ending}', {True: 0, False: 0}
 
     def load(content):
@@ -157,6 +159,7 @@ def test_a_damaged_npz_content_is_noticed(table, tmp_path):
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
+    "Objects in a feature file are refused"
     class Bomb:
         def __reduce__(self): return os.mkdir, (str(tmp_path/'exploded'),)
     np.savez(tmp_path/'bomb.npz', features=np.array([Bomb()], dtype=object))
@@ -180,6 +183,7 @@ save_features(twice, file)
 
 @pytest.mark.parametrize('ending, how, code', [('safetensors', 'disk full', 1), ('npz', 'disk full', 1), ('npz', 'killed', -9), ('npz', 'nothing', 0)])
 def test_the_old_file_or_the_new_one_is_whole(table, ending, how, code, tmp_path):
+    "Disk full or SIGKILL while a file of features is replaced"
     pytest.importorskip('resource')
     file = tmp_path/f'a.{ending}'
     save_features(table, file)
@@ -192,6 +196,7 @@ def test_the_old_file_or_the_new_one_is_whole(table, ending, how, code, tmp_path
 
 @pytest.mark.parametrize('broken', ['fsync', 'replace'])
 def test_a_failing_system_call_leaves_the_old_file(table, broken, tmp_path, monkeypatch):
+    "A failing fsync or rename, too"
     def fails(*_): raise OSError('out of order')
     save_features(table, tmp_path/'a.npz')
     with monkeypatch.context() as patched:

@@ -70,6 +70,7 @@ def wait_for(folder, steps, process):
 
 @pytest.mark.parametrize('steps, pause', [(1, .05), (5, .1)])
 def test_killed(people, untouched, tmp_path, steps, pause):
+    "A training process gets SIGKILL after one step or five; resumed, weights and log are those of a run that was left alone"
     process = start(people, tmp_path/'run')
     wait_for(tmp_path/'run', steps, process)
     time.sleep(pause)
@@ -95,6 +96,7 @@ def test_stopped_by_a_signal(people, untouched, tmp_path, number):
 
 
 def test_spoiled_newest_checkpoint(people, untouched, tmp_path):
+    "A warning names it, and the one before is taken"
     process = start(people, tmp_path/'run')
     wait_for(tmp_path/'run', 4, process)
     process.kill(); process.wait()
