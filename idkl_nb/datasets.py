@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
-from scipy.io import savemat
 from tqdm import tqdm
 from .world import INFRARED, MODALITIES, VISIBLE, World
 
@@ -240,6 +239,7 @@ def _write_draws(
             cell[identity-1, 0] = np.stack([rng.permutation(n) + 1 for _ in range(TRIALS)]).astype(np.uint16)  # (10, n)
         cells[camera-1, 0] = cell
     file.parent.mkdir(parents=True, exist_ok=True)
+    from scipy.io import savemat          # here, for nobody else waits for it
     savemat(file, {'rand_perm_cam': cells})
 
 # %% ../nbs/02_datasets.ipynb #7891cf1e
