@@ -20,15 +20,20 @@ if clone.exists(): os.chdir(clone/'nbs')"""
 def badge(name)->str: return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({HOME.replace("github.com", "colab.research.google.com/github")}/blob/main/nbs/{name})'
 
 
+def markdown(name, text)->dict: return dict(cell_type='markdown', id=name, metadata={}, source=text.splitlines(True))
+
 def equipped(text, name)->str:
-    "The notebook's text with badge and cell after its title"
+    "The notebook's text with badge and cell below its title, which has a cell of its own: nbdev makes the head of a page of it, and drops what else is there"
     book = json.loads(text)
+    book['cells'] = [cell for cell in book['cells'] if 'idkl-clone' not in ''.join(cell['source'])]
     place = next(n for n, cell in enumerate(book['cells']) if cell['cell_type'] == 'markdown')
     title, _, rest = ''.join(book['cells'][place]['source']).partition('\n\n')
-    paragraphs = [part for part in rest.split('\n\n') if part and not part.startswith('[![Open in Colab]')]
-    book['cells'][place]['source'] = '\n\n'.join([title, badge(name), *paragraphs]).splitlines(True)
-    book['cells'] = [cell for cell in book['cells'] if 'idkl-clone' not in ''.join(cell['source'])]
-    book['cells'].insert(place + 1, dict(cell_type='code', execution_count=None, id='c01ab000', metadata={}, outputs=[], source=CELL.splitlines(True)))
+    book['cells'][place]['source'] = title.splitlines(True)
+    if rest: book['cells'].insert(place + 1, markdown('c01ab001', rest))
+    if book['cells'][place + 1]['cell_type'] != 'markdown': book['cells'].insert(place + 1, markdown('c01ab001', ''))
+    paragraphs = [part for part in ''.join(book['cells'][place + 1]['source']).split('\n\n') if part and not part.startswith('[![Open in Colab]')]
+    book['cells'][place + 1]['source'] = '\n\n'.join([badge(name), *paragraphs]).splitlines(True)
+    book['cells'].insert(place + 2, dict(cell_type='code', execution_count=None, id='c01ab000', metadata={}, outputs=[], source=CELL.splitlines(True)))
     return json.dumps(book, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 

@@ -25,7 +25,7 @@ def cross_reference(text, places, page, address):
 
 def document(source, target, places):
     "Write a notebook as Quarto reads it: nbdev's directives done, equations linked, each exported symbol with signature, source link and code"
-    from execnb.nbio import mk_cell, read_nb, write_nb
+    from execnb.nbio import read_nb, write_nb
     from nbdev.config import get_config
     from nbdev.doclinks import NbdevLookup
     from nbdev.process import Processor
@@ -75,10 +75,6 @@ def document(source, target, places):
         options = [re.sub(r'^(#\| *fig-alt: *)(?!")(.*)', lambda found: found[1] + json.dumps(found[2], ensure_ascii=False), line) for line in lines if line.startswith('#|')]      # YAML: a colon needs quotes
         if re.search(r'^(?:class|def|@)', cell.source, re.M): options = [re.sub(r'^#\| *export *$', '#| exports', line) for line in options]       # a formula has its code beside it
         cell.source = '\n'.join(options + [line for line in lines if not line.startswith('#|')])
-    head = next(cell for cell in nb.cells if cell.cell_type == 'markdown')
-    title, _, rest = head.source.partition('\n\n')                        # nbdev makes the page's title of this cell and drops what else is in it
-    head.source = title
-    if rest: nb.cells.insert(nb.cells.index(head) + 1, mk_cell(rest, 'markdown'))
     Docs()(nb)
     write_nb(nb, target)
 

@@ -37,6 +37,8 @@ def picture(draw): # function that makes a figure -> the same function
 
 class Figure(plt.Figure):
     "A matplotlib figure that shows itself in a notebook, and that pyplot does not keep alive"
+    def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs)   # its own, so that the site can show its signature
+
     @picture
     def rgba(self)->np.ndarray: # (height, width, 4) uint8
         "Its pixels"
