@@ -1,5 +1,5 @@
 """The pages of the site: rendered from the same `_quarto.yml` in pure Python, and looked at for what a reader would stumble over."""
-import importlib, importlib.util, inspect, json, os, re, subprocess, sys
+import importlib, importlib.util, inspect, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 
@@ -56,6 +56,15 @@ def test_quarto_can_read_what_it_is_given(built):
         for lines in (''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code'):
             options = [line[2:].strip() for line in lines if line.startswith('#|')]
             assert all(line.startswith('#|') for line in lines[:len(options)]) and isinstance(yaml.safe_load('\n'.join(options) or '{}'), dict), f'{path.name}: {options}'
+
+
+def test_nbdev_alone_can_process_the_notebooks(tmp_path):
+    "What `nbdev_docs` and `nbdev_preview` do before Quarto; introductions stay"
+    for name in ('settings.ini', '_quarto.yml'): shutil.copy(root/name, tmp_path)
+    for name in ('nbs', 'idkl_nb'): shutil.copytree(root/name, tmp_path/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
+    shutil.copytree(root/'tests', tmp_path/'tests', ignore=shutil.ignore_patterns('__pycache__'))       # chapter 93 shows some of them
+    subprocess.run([Path(sys.executable).with_name('nbdev_proc_nbs')], cwd=tmp_path, check=True, capture_output=True)
+    assert 'It copies *relations*' in (tmp_path/'_proc'/'08_tgsa.ipynb').read_text(encoding='utf-8')
 
 
 def test_equations_have_the_papers_numbers():
