@@ -78,14 +78,15 @@ def _fingerprint(records): return zlib.crc32('\n'.join(f'{path} {who}' for path,
 
 class _Run:
     "One training in one process: a folder, a trainer, a plan, a log"
-    def __init__(self, accelerator, config, records, folder, validation, on_log):
+    def __init__(self, accelerator, config, records, folder, validation, progress, on_log):
         self.accelerator, self.config, self.folder, self.validation, self.on_log = accelerator, config, Path(folder), validation, on_log
         self.main, self.rank, self.ranks = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
+        self.progress = progress and self.main
         self.kept = Checkpoints(self.folder/'checkpoints', config.keep)
         state = self.kept.newest() or dict(step=0, seconds=0., best=None)
         self.start, self.seconds, self.best = state['step'], state['seconds'], state['best']
         if self.start: config = dataclasses.replace(config, model=dataclasses.replace(config.model, weights=None))   # they come from the checkpoint
-        with self.accelerator.main_process_first(): cache = build_cache(records, config.height, config.width, self.folder.parent/'cache', progress=self.main, on_unreadable=config.on_unreadable)
+        with self.accelerator.main_process_first(): cache = build_cache(records, config.height, config.width, self.folder.parent/'cache', progress=self.progress, on_unreadable=config.on_unreadable)
         if self.main and cache.unreadable: write_whole(self.folder/'unreadable.txt', lambda opened: opened.write('\n'.join([*cache.unreadable, '']).encode()))   # who others stand in for
         self.images = CachedImages(records, cache)
         self.plan = Plan(PKSampler(records, config.P, config.K, config.batches, config.seed), config.epochs, config.accumulate, self.rank, self.ranks, self.start)
@@ -143,10 +144,10 @@ class _Run:
         if self.ranks == 1: return stop.asked is not None
         return self.accelerator.reduce(torch.tensor(float(stop.asked is not None), device=self.accelerator.device)).item() > 0
 
-    def train(self, progress:bool):
+    def train(self):
         "Every step from the first that is left to the last"
         config, plan, batches = self.config, self.plan, iter(self.loader)
-        with _Stop() as stop, tqdm(total=plan.steps, initial=self.start, desc='training', unit='step', disable=not (progress and self.main), mininterval=2) as bar:
+        with _Stop() as stop, tqdm(total=plan.steps, initial=self.start, desc='training', unit='step', disable=not self.progress, mininterval=2) as bar:
             for step in range(self.start, plan.steps):
                 self.rows.append(self.trainer.step([*self.portions(step, batches)], learning_rate(config, plan.epoch(step)), plan.epoch(step) >= config.align_from))
                 bar.update()
@@ -167,8 +168,8 @@ class _Run:
 
 # %% ../nbs/19_training.ipynb #11e68f07
 def _go(accelerator, config, records, folder, validation, progress, on_log):
-    run = _Run(accelerator, config, records, folder, validation, on_log)
-    try: run.train(progress)
+    run = _Run(accelerator, config, records, folder, validation, progress, on_log)
+    try: run.train()
     except RuntimeError as error:
         if not re.search(r'DataLoader worker \(pid', str(error)): raise
         raise ChildProcessError(f'{folder}: a process that reads images has died ({error}). Is there enough memory? With "workers": 0 in config.json there is none. Go on from the newest checkpoint with resume({Path(folder).name!r}, ...)') from error
