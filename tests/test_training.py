@@ -160,8 +160,8 @@ from idkl_nb import training
 root, folder, values = sys.argv[1:]
 keep = {}
 train = training._Run.train
-def watched(self, progress):
-    train(self, progress)
+def watched(self):
+    train(self)
     keep['model'] = self.trainer.model
 training._Run.train = watched
 training.fit(from_settings(json.loads(values)), read_sysu(root).where(split=('train', 'val')), folder, progress=False)
