@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
-from .batches import IMAGENET_MEAN, IMAGENET_STD, Batch, Images, PKSampler
+from .batches import IMAGENET_MEAN, IMAGENET_STD, Batch, Images, PKSampler, _check_size
 from .datasets import DataError, Records
 from .modality import send
 
@@ -26,8 +26,8 @@ def cache_bytes(
     height:int,       # pixels
     width:int,        # pixels
 )->int:
-    "How much room on disk a cache of these images takes. Raises ValueError for a size that is none"
-    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
+    "How much room on disk a cache of these images takes. Raises ValueError or TypeError for a size that is none"
+    _check_size(height, width)
     return len(records)*3*height*width
 
 # %% ../nbs/16_cache.ipynb #9b434cb6

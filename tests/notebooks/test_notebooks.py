@@ -9,7 +9,7 @@ from PIL import Image
 
 folder = Path(__file__).resolve().parents[2]/'nbs'
 TIMED = {'92_speed.ipynb'}     # draws what it measures
-SKIPPED = re.compile(r'nbdev_export\(\)|^#\| *(slow|eval: *false)', re.M)     # modules are not written here; slow cells have their outputs kept
+SKIPPED = re.compile(r'nbdev_export\(\)|^#\| *(cuda|slow|eval: *false)', re.M)     # modules are not written here; the flags are those that nbdev_test leaves out
 
 
 def pictures(book):
@@ -19,12 +19,15 @@ def pictures(book):
 
 
 @pytest.mark.parametrize('path', sorted(folder.glob('*.ipynb')), ids=lambda path: path.stem)
-def test_runs_in_a_fresh_kernel(path, tmp_path):
+def test_runs_in_a_fresh_kernel(path, monkeypatch):
+    monkeypatch.delenv('MPLBACKEND', raising=False)      # as in JupyterLab: figures go into the notebook
     book = nbformat.read(path, 4)
     book.cells = [cell for cell in book.cells if not SKIPPED.search(cell.source)]
+    drawn = [n for n, _ in pictures(book)]
     for cell in book.cells:
         if cell.cell_type == 'code': cell.outputs, cell.execution_count = [], None
     NotebookClient(book, timeout=900, resources=dict(metadata=dict(path=str(folder)))).execute()
+    assert [n for n, _ in pictures(book)] == drawn, 'the cells with figures are others than in the notebook as it is kept'
     kept = os.environ.get('IDKL_EXECUTED')
     if not kept: return
     file = Path(kept)/path.name
