@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# What installs: uv (fetched into .venv where the machine has none), or pip, which takes some minutes.
+INSTALLER ?= uv
+# TORCH=cpu: torch without CUDA, a tenth of the size, for a laptop. Left empty: as PyPI has it.
+TORCH ?=
 # The size of `make run`: embedded, smoke, or the root folder of a dataset.
 IDKL_RUN ?= embedded
 export IDKL_RUN
@@ -15,10 +19,18 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv and install the project with all extras
 
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+ifeq ($(INSTALLER),uv)
+INSTALL := $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) -c constraints.txt
+else
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q $(if $(TORCH),--extra-index-url $(CPU_WHEELS)) -c constraints.txt
+endif
+
 $(STAMP): settings.ini setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) .ci/python.py $(INSTALLER) $(TORCH)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[dev]'
+	$(if $(filter uv,$(INSTALLER)),command -v uv || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt uv)
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smoke or a dataset's root)
@@ -34,12 +46,12 @@ test-slow: setup ## kill fifty trainings at random times (ten minutes), and writ
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py
 
 audit: setup ## look the installed packages up in a list of known vulnerabilities (needs the network)
-	$(BIN)/pip install --disable-pip-version-check -q pip-audit
+	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
 	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt playwright
+	$(INSTALL) playwright
 	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/browser
 
 test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
@@ -73,9 +85,10 @@ readme: setup ## write README.md from nbs/index.ipynb
 docs: setup ## build the site in _docs with Quarto; without Quarto it says how to get it (`make test` checks the pages either way)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python .ci/site.py
 
-constraints: ## resolve constraints.txt anew; use the oldest Python: make constraints PYTHON=python3.10
-	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report - '.[dev]' | $(PYTHON) .ci/constraints.py > constraints.new
-	mv constraints.new constraints.txt
+constraints: setup ## resolve constraints.txt anew, for every Python from min_python on and every system at once (the newest versions)
+	$(INSTALL) uv
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version $$(sed -n 's/^min_python = //p' settings.ini) --no-annotate --no-header --extra dev --extra browser setup.py -o constraints.new
+	{ echo '# Versions that the test suite passed with, for every supported Python and system. `make constraints` writes it anew.'; cat constraints.new; } > constraints.txt && rm constraints.new
 
 clean: ## remove what the targets made, but not your runs
 	rm -rf $(VENV) *.egg-info .pytest_cache build dist

@@ -14,7 +14,8 @@ clone = Path('idkl-clone')
 if not find_spec('idkl_nb'):      # outside a clone, as on Colab: fetch the project, install what is missing
     if not clone.exists(): subprocess.run(['git', 'clone', '-q', '--depth', '1', '{HOME}', clone], check=True)
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'./{{clone}}[chapters]'], check=True)
-if clone.exists(): os.chdir(clone/'nbs')"""
+if clone.exists(): os.chdir(clone/'nbs')
+import idkl_nb                    # before torch: it sets how threads wait"""
 
 
 def badge(name)->str: return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({HOME.replace("github.com", "colab.research.google.com/github")}/blob/main/nbs/{name})'

@@ -1,8 +1,9 @@
 "What holds for the project as a whole: modules, notebooks, README and pins in step with each other."
-import configparser, json, re, shutil, subprocess, sys
+import configparser, json, re, runpy, shutil, subprocess, sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 import pytest
+from packaging.requirements import Requirement
 
 root = Path(__file__).resolve().parents[1]
 chapters = sorted((root/'nbs').glob('[0-9]*.ipynb'))
@@ -34,6 +35,12 @@ def test_modules_are_what_the_notebooks_export(copy):
 def test_notebooks_are_clean(copy):
     nbdev('nbdev_clean', copy)
     assert texts(copy/'nbs', '*.ipynb') == texts(root/'nbs', '*.ipynb')
+
+
+@pytest.mark.parametrize('name', cells)
+def test_running_a_notebook_writes_no_module(name):
+    "A broken cell that was saved in one chapter must not reach the package by running another: make export writes it, nothing else"
+    assert not [source(cell) for cell in code[name] if re.search(r'nbdev_export|nb_export', source(cell))]
 
 
 def test_a_chapter_imports_only_lower_chapters():
@@ -80,9 +87,7 @@ def test_every_notebook_opens_in_colab(name):
 def test_the_install_cell_asks_for_extras_that_are_there():
     install = next(source(cell) for cell in code['index.ipynb'] if 'find_spec' in source(cell))
     assert re.findall(r'\[(\w+)\]', install) == ['chapters'] and 'chapters_requirements' in (root/'settings.ini').read_text()
-    settings = configparser.ConfigParser(delimiters=['='])
-    settings.read(root/'settings.ini')
-    assert f"'{settings['DEFAULT']['git_url']}'" in install
+    assert f"'{settings()['git_url']}'" in install
 
 
 def test_modules_are_short():
@@ -106,18 +111,56 @@ def test_sidebar_lists_every_chapter():
     for nb in chapters: assert nb.name in listed, nb.name
 
 
+def settings():
+    parser = configparser.ConfigParser(delimiters=['='])
+    parser.read(root/'settings.ini')
+    return parser['DEFAULT']
+
+
+def pins():
+    return [Requirement(line) for line in (root/'constraints.txt').read_text().splitlines() if not line.startswith('#')]
+
+
 def test_installed_versions_are_the_pinned_ones():
-    pins = dict(line.split('==') for line in (root/'constraints.txt').read_text().splitlines() if not line.startswith('#'))
     wrong = {}
-    for name, pinned in pins.items():
-        try: found = version(name).split('+')[0]
-        except PackageNotFoundError: continue      # needed by another Python or system
-        if found != pinned: wrong[name] = found
+    for pin in pins():
+        if pin.marker and not pin.marker.evaluate():
+            continue
+        try:
+            installed = version(pin.name)
+        except PackageNotFoundError:      # of an extra that is not installed
+            continue
+        if not pin.specifier.contains(installed):
+            wrong[pin.name] = installed
     assert not wrong
-    settings = configparser.ConfigParser(delimiters=['='])
-    settings.read(root/'settings.ini')
-    needed = ' '.join(value for key, value in settings['DEFAULT'].items() if key.endswith('requirements')).split()
-    assert not [name for name in needed if re.split('[<>=]', name)[0] not in pins]
+
+
+@pytest.mark.parametrize('minor', range(11, 15))
+@pytest.mark.parametrize('system', ('linux', 'darwin', 'win32'))
+def test_every_requirement_is_pinned_once_for_each_python(minor, system):
+    here = dict(python_version=f'3.{minor}', python_full_version=f'3.{minor}.9', sys_platform=system, os_name='nt' if system == 'win32' else 'posix')
+    names = [pin.name for pin in pins() if pin.marker is None or pin.marker.evaluate(here)]
+    assert len(names) == len(set(names))
+    needed = ' '.join(value for key, value in settings().items() if key.endswith('requirements')).split()
+    assert not {Requirement(line).name for line in needed} - set(names)
+
+
+def test_supported_pythons_are_the_same_everywhere():
+    oldest, newest = settings()['min_python'], settings()['max_python']
+    minors = range(int(oldest.split('.')[1]), int(newest.split('.')[1]) + 1)
+    said = f'Python {oldest} to {newest}'
+    for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'):
+        assert said in (root/name).read_text(encoding='utf-8'), name
+    assert str([f'3.{minor}' for minor in minors]).replace("'", '"') in (root/'.github'/'workflows'/'test.yml').read_text()
+
+
+@pytest.mark.parametrize('version, words, sentence', [
+    ((3, 10, 13), ['uv', ''], 'Python 3.11 to 3.14 is needed, for which constraints.txt holds versions; this is 3.10. Name another: make setup PYTHON=python3.14'),
+    ((3, 15, 0), ['uv', ''], 'this is 3.15'), ((3, 12, 0), ['conda', ''], 'INSTALLER is uv or pip, not conda'),
+    ((3, 12, 0), ['pip', 'cuda'], 'TORCH is cpu, or left empty, not cuda'), ((3, 11, 0), ['uv', 'cpu'], None), ((3, 14, 2), ['pip', ''], None)])
+def test_setup_refuses_in_a_sentence(version, words, sentence):
+    complaint = runpy.run_path(str(root/'.ci'/'python.py'))['complaint'](version, *words)
+    assert complaint is None if sentence is None else sentence in complaint and '\n' not in complaint
 
 
 def test_the_package_imports_from_anywhere(tmp_path):

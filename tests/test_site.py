@@ -11,7 +11,6 @@ spec.loader.exec_module(site)
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
-    pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
     before = os.getcwd()
     os.chdir(root)                 # nbdev looks for settings.ini above the working folder
     try: yield site.stand_in(tmp_path_factory.mktemp('site')/'nbs')

@@ -25,10 +25,9 @@ RUN_ALL = """async () => {
     return notebook.content.widgets.filter(cell => cell.model.type == 'code' && !cell.model.executionCount).length }"""
 
 
-def copy_without_export(chapter, folder):
-    "The chapter without outputs, and without its last cell, which writes modules"
+def copy_without_outputs(chapter, folder):
+    "The chapter without outputs"
     book = json.loads(chapter.read_text(encoding='utf-8'))
-    book['cells'] = [cell for cell in book['cells'] if 'nbdev_export()' not in ''.join(cell['source'])]
     for cell in book['cells']:
         if cell['cell_type'] == 'code': cell['outputs'], cell['execution_count'] = [], None
     (folder/chapter.name).write_text(json.dumps(book), encoding='utf-8')
@@ -39,7 +38,7 @@ def lab(tmp_path):
     "JupyterLab on loopback, with a token; its address"
     books, config = tmp_path/'books', tmp_path/'config'
     books.mkdir()
-    for chapter in chapters: copy_without_export(chapter, books)
+    for chapter in chapters: copy_without_outputs(chapter, books)
     for name, values in SETTINGS.items():
         file = config/'lab'/'user-settings'/f'{name}.jupyterlab-settings'
         file.parent.mkdir(parents=True, exist_ok=True)

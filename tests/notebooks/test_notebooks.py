@@ -9,7 +9,7 @@ from PIL import Image
 
 folder = Path(__file__).resolve().parents[2]/'nbs'
 TIMED = {'92_speed.ipynb'}     # draws what it measures
-SKIPPED = re.compile(r'nbdev_export\(\)|^#\| *(cuda|slow|eval: *false)', re.M)     # modules are not written here; the flags are those that nbdev_test leaves out
+SKIPPED = re.compile(r'^#\| *(cuda|slow|eval: *false)', re.M)     # the flags are those that nbdev_test leaves out
 
 
 def pictures(book):
