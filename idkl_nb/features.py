@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from .batches import eval_loader, eval_transform
 from .datasets import DataError, Records, _is_file
+from .precision import autocast
 from .protocols import LLCM, SYSU, ProtocolScores, RegDB, join_trials
 from .world import MODALITIES
 
@@ -73,6 +74,7 @@ def embed(
     feature:str='unnamed',   # what the features are, for the record
     version:str='unnamed',   # version of the dataset, for the record
     progress:bool=True,      # show a progress bar
+    precision:str='no',      # of the network: float32 unless it is asked for, so that scores don't hang on the machine; see chapter 3c
 )->FeatureTable:             # float32, in the order of the records
     "Features of the images of a table, in test mode; each part of the network gets its own mode back. Raises DataError"
     if len(records) == 0: raise DataError('no images; choose other rows')
@@ -80,7 +82,7 @@ def embed(
     modes, features = {part: part.training for part in embedder.modules()}, []
     embedder.eval()
     try:
-        with torch.autocast(device.type, enabled=False):
+        with autocast(precision, device):
             for batch in tqdm(eval_loader(records, eval_transform(height, width), batch_size, workers), desc='embedding', unit='batch', disable=not progress):
                 images = batch.images.to(device)                                  # (b, 3, H, W)
                 f = embedder(images).float()                                      # (b, C)

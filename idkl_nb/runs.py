@@ -18,9 +18,10 @@ from torch import nn
 from .check import check
 from .datasets import DataError, Records, read_dataset, write_sysu
 from .features import FeatureTable, embed, make_folder, save_features, score_features, write_whole
+from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
-from .training import fit, load, load_released_checkpoint, resume
+from .training import fit, load, load_released_checkpoint, precision_of, resume
 from .world import INFRARED, MODALITIES, VISIBLE, World
 
 # %% ../nbs/23_runs.ipynb #c1117a09
@@ -110,7 +111,8 @@ class ToTensorBoard:
     ):
         "Write them"
         for step, row in rows.iterrows():
-            for name, value in row.items(): self.writer.add_scalar(name, value, step)
+            for name, value in row.items():
+                if name != 'precision': self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
 # %% ../nbs/23_runs.ipynb #b092d3f0
@@ -156,6 +158,7 @@ def model_card(
     scores:list,             # of `ProtocolScores`
     name:str,                # of the dataset, a key of `TERMS`
     unreadable:int=0,        # training images that others stood in for
+    precision:Precision|None=None,  # that it was trained in; None: not known
 )->str:                      # Markdown
     "Data, settings, scores, terms and intended use, for people"
     changed = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != 'model' and getattr(config, f.name) != getattr(TrainConfig(), f.name)}
@@ -165,6 +168,7 @@ def model_card(
     return '\n'.join(['# Model card', '', f'IDKL (Ren and Zhang, CVPR 2024), trained with idkl_nb {version("idkl_nb")}, torch {torch.__version__.split("+")[0]}.', '',
         '## Data', '', f'{name}. Images, identities and cameras:', '', '```text', records.summary().to_string(), '```', '', *[f'{unreadable} training images could not be read; others of the same identity and modality stood in for them.', ''][:2*(unreadable > 0)],
         '## Settings that differ from the paper\'s', '', *lines, '',
+        *[f'Computed in {precision}.', ''][:2*(precision is not None)],
         '## Scores', '', 'In percent, means over the trials of each protocol. Re-ranking uses the structure of the gallery and, with `all`, of the other queries: compare like with like.', '', '```text', score_table(scores).round(2).to_string(), '```', '',
         '## Use', '', USE, '', TERMS[name], ''])
 
@@ -203,7 +207,7 @@ class Train:
         save_features(table, folder/'features.safetensors')
         scores, unreadable = score_run(table, self.trial), folder/'model'/'unreadable.txt'
         write_whole(folder/'scores.json', lambda opened: opened.write(json.dumps([s.to_dict() for s in scores], indent=1).encode()))
-        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name, len(unreadable.read_text().splitlines()) if unreadable.exists() else 0).encode()))
+        write_whole(folder/'model'/'card.md', lambda opened: opened.write(model_card(config, records, scores, name, len(unreadable.read_text().splitlines()) if unreadable.exists() else 0, precision_of(folder/'model')).encode()))
         print(score_table(scores).round(2).to_string())
         print(f'everything is in {folder}')
         return folder
@@ -249,6 +253,7 @@ class Embed:
     modality:Literal['visible', 'infrared']|None = None  # of the images, if the folder is no dataset
     trial:int = 1                  # of RegDB
     flip:bool = False              # average the features of each image and its mirror image
+    precision:Literal['no', 'auto', 'bf16', 'fp16'] = 'no'  # float32, what the device is fast in, bfloat16 or float16
     height:int = 384               # of the input, for --released; a run knows its own
     width:int = 144                # of the input, for --released
     device:str = 'cuda' if torch.cuda.is_available() else 'cpu'  # where to compute
@@ -265,7 +270,7 @@ class Embed:
         else:
             model, config = load(self.run)
             network, height, width = model.embedder(), config.height, config.width
-        table = embed(network.to(self.device), records, height, width, self.flip, workers=self.workers, feature=str((self.run or self.released).name), version=self.images.name)
+        table = embed(network.to(self.device), records, height, width, self.flip, workers=self.workers, feature=str((self.run or self.released).name), version=self.images.name, precision=self.precision)
         save_features(table, self.out)
         print(f'{len(table)} features of length {table.features.shape[1]} in {self.out}')
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from .backbone import BNNeck, GeM, resnet
 from .cache import BatchAugment
 from .identity import reid_loss
+from .steps import choose_precision, make_accelerator
 from .world import VISIBLE, World
 
 # %% ../nbs/25_warm_start.ipynb #426cf3af
@@ -81,25 +82,30 @@ def warm_start(
     config:WarmStart,     # how
     pictures:np.ndarray,  # from `draw_people`
     progress:bool=True,   # show a bar
+    precision:str='auto', # see `TrainConfig`
 )->tuple[nn.Module, list[float]]:  # the ResNet, and the cross-entropy of each step
     "Train a ResNet to tell people apart in visible light. The same seed gives the same weights on one machine"
     torch.manual_seed(config.seed)
     rng, draws = np.random.default_rng(config.seed), torch.Generator().manual_seed(config.seed)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = OneBranch(config.backbone, len(pictures)).train().to(device, memory_format=torch.channels_last)
+    accelerator = make_accelerator(choose_precision(precision).used)
+    device = accelerator.device
+    model = OneBranch(config.backbone, len(pictures)).train().to(memory_format=torch.channels_last)
     augment = BatchAugment(channel=config.channel, channels_last=True)
     adam = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     schedule, seen = torch.optim.lr_scheduler.OneCycleLR(adam, config.lr, total_steps=config.steps, pct_start=.05), []
+    model, adam = accelerator.prepare(model, adam)
     bar = tqdm(range(config.steps), 'warm start', disable=not progress, mininterval=1)
     for step in bar:
         who = rng.choice(len(pictures), config.P, replace=False)                                               # (P,)
         which = np.stack([rng.choice(pictures.shape[1], config.K, replace=False) for _ in who])                # (P, K)
         batch = torch.from_numpy(pictures[who[:, None], which].reshape(-1, *pictures.shape[2:])).permute(0, 3, 1, 2)  # (P*K, 3, H, W)
         ids = torch.from_numpy(who.repeat(config.K))                                                           # (P*K,)
-        with torch.autocast(device, torch.bfloat16): pooled, logits = model(augment(batch.to(device), draws))
+        with accelerator.autocast(): pooled, logits = model(augment(batch.to(device), draws))
         entropy, triplet = reid_loss(pooled, logits, ids, config.margin)
-        (entropy + triplet).backward()
-        adam.step(); adam.zero_grad(); schedule.step()
+        accelerator.backward(entropy + triplet)
+        adam.step()
+        adam.zero_grad()
+        schedule.step()
         seen.append(entropy.detach())
         if step % 50 == 49: bar.set_postfix(cross_entropy=f'{torch.stack(seen[-50:]).mean().item():.2f}')
     seen = torch.stack(seen).tolist()
