@@ -9,7 +9,9 @@ INSTALLER ?= uv
 TORCH ?=
 # The size of `make run`: embedded, smoke, or the root folder of a dataset.
 IDKL_RUN ?= embedded
-export IDKL_RUN
+# The precision of `make run`: auto, no (float32), bf16 or fp16.
+IDKL_PRECISION ?= auto
+export IDKL_RUN IDKL_PRECISION
 .DEFAULT_GOAL := help
 
 .PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments warm-start lab export readme clean constraints
@@ -64,9 +66,8 @@ test-wheel: setup ## build the wheel, install it with its requirements into an e
 	&& OMP_NUM_THREADS=1 venv/bin/idkl-train --preset smoke --out run && rm -r $$dist
 
 ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
-SEEDS ?= 0 1 2
-experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 for a part): hours on two CPU cores
-	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) --seeds $(SEEDS)
+experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 PRESET=embedded PRECISION=no for other rows): hours on two CPU cores
+	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PRESET),--preset $(PRESET)) $(if $(PRECISION),--precision $(PRECISION))
 
 warm-start: setup ## make the packaged weights of the small network anew
 	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v1.safetensors

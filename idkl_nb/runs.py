@@ -37,13 +37,15 @@ class Experiment:
 
 def experiment(
     choice:str,      # 'embedded', 'smoke', or the root of a dataset
+    precision:str='auto',  # see `TrainConfig`
 )->Experiment:
     "The experiment that a word names. Raises DataError when it names nothing"
-    if choice == 'embedded': return Experiment('embedded', PRESETS['embedded'])
-    if choice == 'smoke': return Experiment('smoke', PRESETS['smoke'], people=(5, 1, 2))
+    config = dataclasses.replace(PRESETS[choice if choice in ('embedded', 'smoke') else 'sysu-paper'], precision=precision)
+    if choice == 'embedded': return Experiment('embedded', config)
+    if choice == 'smoke': return Experiment('smoke', config, people=(5, 1, 2))
     root = Path(choice).expanduser()
     if not root.is_dir(): raise DataError(f'{choice}: not a folder. Expected embedded, smoke, or the root folder of SYSU-MM01, RegDB or LLCM')
-    return Experiment(root.name, PRESETS['sysu-paper'], root)
+    return Experiment(root.name, config, root)
 
 def data(
     experiment:Experiment,  # what is asked for

@@ -75,7 +75,7 @@ class TrainConfig:
 # %% ../nbs/18_steps.ipynb #0e6c75be
 _PAPER = TrainConfig(model=IDKLConfig(weights='IMAGENET1K_V1'))
 _EMBEDDED = TrainConfig(model=IDKLConfig(backbone='narrow', weights='WORLD_V1', reduction='mean', stop_gradient=True, lambda_tgsa=2.4, lambda_csa=3.2, lambda_mdr=4.), height=64, width=32,
-                        P=8, K=4, epochs=20, batches=40, lr=1e-3, milestones=(13, 18), align_from=7, channel=0.5, workers=0)
+                        P=8, K=4, epochs=8, batches=40, lr=1e-3, milestones=(5, 7), align_from=3, channel=0.5, workers=0)
 PRESETS = {
     'sysu-paper': _PAPER, 'regdb-paper': _PAPER, 'llcm-paper': _PAPER,    # the paper tells them apart by nothing but the data
     'sysu-released': dataclasses.replace(_PAPER, model=IDKLConfig(weights='IMAGENET1K_V1', margin=1.3, reduction='mean', taps=1), width=144, lr=3.5e-4, weight_decay=5e-3, milestones=(55, 95), epochs=160),

@@ -1,15 +1,17 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
 import json, os, signal, subprocess, sys, textwrap, time, warnings
 from dataclasses import replace
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.datasets import read_sysu, write_sysu
+from idkl_nb.precision import Device
 from idkl_nb.steps import PRESETS, settings
-from idkl_nb.training import fit, load, read_log, resume
+from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
 
-config = replace(PRESETS['smoke'], epochs=3, batches=4, save_every=1, log_every=2, ema=.9, milestones=(2,))
+config = replace(PRESETS['smoke'], epochs=3, batches=4, save_every=1, log_every=2, ema=.9, milestones=(2,), precision='no')
 environment = os.environ | dict(OMP_NUM_THREADS='1')
 
 
@@ -145,10 +147,10 @@ def test_layout_in_memory_changes_rounding_only(people, untouched, tmp_path):
 
 
 def test_bfloat16_trains_alike(people, untouched, tmp_path):
-    fit(replace(config, precision='bf16'), people, tmp_path/'run', progress=False)
-    log, reference = read_log(tmp_path/'run'), read_log(untouched)
-    np.testing.assert_allclose(log.total.iloc[0], reference.total.iloc[0], rtol=.03)
-    assert not np.allclose(log.total, reference.total, rtol=1e-5)       # it really is another precision
+    fit(replace(config, precision='bf16', epochs=1, batches=1), people, tmp_path/'run', progress=False)
+    first, reference = [read_log(folder).total.iloc[0] for folder in (tmp_path/'run', untouched)]
+    np.testing.assert_allclose(first, reference, rtol=.03)
+    assert abs(first - reference) > 1e-5*reference       # it really is another precision
 
 
 SCRIPT = '''
@@ -217,3 +219,35 @@ def test_gathered_features_equal_the_joined_batch(people, tmp_path):
     trainer.optimiser.step()
     one = learned(trainer.model.state_dict())
     for name, value in learned(ours).items(): torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_forecast_says_minutes_and_what_to_do():
+    assert forecast(.4, 20, 'cpu').endswith('less than a minute')
+    assert 'about 5 minutes' in forecast(1., 300, 'cuda') and 'Shorter' not in forecast(1., 300, 'cuda')
+    assert '(2.5 hours)' in forecast(30., 300, 'cpu') and 'a GPU' in forecast(30., 300, 'cpu')
+    assert 'several GPUs' in forecast(30., 300, 'cuda')
+
+
+def test_forecast_comes_early(people, untouched, tmp_path, monkeypatch, capsys):
+    clock = iter(range(0, 10**6, 3))                     # each look at the clock is 3 s later
+    monkeypatch.setattr('idkl_nb.training.time', SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    fit(replace(config, epochs=1), people, tmp_path/'run')
+    assert capsys.readouterr().out.count('steps to go') == 1
+
+
+def test_precision_is_decided_once_and_kept(people, tmp_path, monkeypatch):
+    "What was decided stands in the settings and in the log, and a resumed run keeps it, whatever the machine says then"
+    asked = replace(config, precision='auto', epochs=1, batches=2)
+    monkeypatch.setattr('idkl_nb.steps.this_device', lambda device: Device('cpu', 'a fast one', gain=3.))
+
+    def stop(log):
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(asked, log_every=1), people, tmp_path/'run', progress=False, on_log=stop)
+    monkeypatch.setattr('idkl_nb.steps.this_device', lambda device: Device('cpu', 'a slow one', gain=.1))
+    _, log = resume(tmp_path/'run', people, progress=False)
+
+    about = json.loads((tmp_path/'run'/'config.json').read_text())
+    assert about['config']['precision'] == 'auto'
+    assert about['precision']['used'] == 'bf16' and about['precision']['device'] == 'a fast one'
+    assert set(log.precision) == {'bf16'} and precision_of(tmp_path/'run').used == 'bf16'
