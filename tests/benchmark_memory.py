@@ -2,7 +2,7 @@
 
     python tests/benchmark_memory.py [--out nbs/results/memory.csv]
 
-What is kept is counted by asking autograd, for two images and for four, on the CPU; the difference is what an image costs. Not counted: CUDA's own context, the workspace of convolutions and
+What is kept is counted by asking autograd, for four images and for eight, on the CPU; the difference is what an image costs. Not counted: CUDA's own context, the workspace of convolutions and
 what the allocator wastes, some 1 to 2 GB together."""
 import argparse, csv
 from dataclasses import replace
@@ -11,14 +11,7 @@ import torch
 from idkl_nb.model import IDKL, IDKLConfig, IDKLObjective
 from idkl_nb.steps import PRESETS
 
-SIZES = {                              # name: preset, changes of its settings
-    'sysu-paper': ('sysu-paper', {}),
-    'sysu-released': ('sysu-released', {}),
-    'embedded': ('embedded', {}),
-    '24 GB': ('sysu-paper', dict(P=8, K=4)),
-    '12 GB': ('sysu-paper', dict(P=6, K=4, height=288)),
-    '8 GB': ('sysu-paper', dict(P=4, K=4, height=256)),
-}
+BATCHES = {'sysu-paper': ((12, 5), (10, 4), (8, 4), (4, 4)), 'sysu-released': ((12, 5),), 'embedded': ((8, 4),)}    # presets, and batches P x K of each
 
 
 def kept_bytes(model, objective, images, precision):
@@ -34,7 +27,7 @@ def kept_bytes(model, objective, images, precision):
         return tensor
     alive = []
     half = len(images)//2
-    ids, modality = torch.arange(half).repeat(2)//2, torch.arange(2).repeat_interleave(half)
+    ids, modality = torch.arange(half).repeat(2), torch.arange(2).repeat_interleave(half)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
             features = model(images)
@@ -42,24 +35,28 @@ def kept_bytes(model, objective, images, precision):
     return sum(storages.values())
 
 
+def pictures(count, config):
+    return torch.randn(count, 3, config.height, config.width).contiguous(memory_format=torch.channels_last)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--out', type=Path, default=Path('nbs/results/memory.csv'))
     words = parser.parse_args()
     rows = []
-    for name, (preset, changes) in SIZES.items():
-        config = replace(PRESETS[preset], **changes)
+    for preset, batches in BATCHES.items():
+        config = PRESETS[preset]
         model = IDKL(replace(config.model, weights=None), 395).train().to(memory_format=torch.channels_last)
         objective = IDKLObjective(config.model)
         parameters = sum(p.numel() for p in model.parameters())
         for precision in ('bf16', 'no'):
-            few, more = [kept_bytes(model, objective, torch.randn(n, 3, config.height, config.width).contiguous(memory_format=torch.channels_last), precision) for n in (4, 8)]
-            batch = 2*config.P*config.K
+            few, more = [kept_bytes(model, objective, pictures(n, config), precision) for n in (4, 8)]
             state = 16*parameters + (2*parameters if precision == 'bf16' else 0)    # weight, gradient, two moments; and a copy of the weights for bfloat16
-            activations = few + (more - few)/4*(batch - 4)
-            rows.append(dict(settings=name, height=config.height, width=config.width, P=config.P, K=config.K, images=batch, precision=precision, parameters=parameters,
-                             state_GB=round(state/1e9, 2), activations_GB=round(activations/1e9, 2), total_GB=round((state + activations)/1e9, 2)))
-            print(rows[-1], flush=True)
+            for P, K in batches:
+                activations = few + (more - few)/4*(2*P*K - 4)
+                rows.append(dict(preset=preset, height=config.height, width=config.width, P=P, K=K, images=2*P*K, precision=precision, parameters=parameters,
+                                 state_GB=round(state/1e9, 2), activations_GB=round(activations/1e9, 2), total_GB=round((state + activations)/1e9, 2)))
+                print(rows[-1], flush=True)
     with open(words.out, 'w', newline='') as opened:
         writer = csv.DictWriter(opened, list(rows[0]), lineterminator='\n')
         writer.writeheader()
