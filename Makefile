@@ -23,7 +23,7 @@ setup: $(STAMP) ## create .venv and install the project with all extras
 
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 ifeq ($(INSTALLER),uv)
-INSTALL := $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) -c constraints.txt
+INSTALL := $$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) -c constraints.txt
 else
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q $(if $(TORCH),--extra-index-url $(CPU_WHEELS)) -c constraints.txt
 endif
