@@ -12,6 +12,8 @@ IDKL_RUN ?= embedded
 # The precision of `make run`: auto, no (float32), bf16 or fp16.
 IDKL_PRECISION ?= auto
 export IDKL_RUN IDKL_PRECISION
+# Compiled modules are kept: without, each process compiles torch's thousands of files anew, which takes longer than importing them.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 .PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments warm-start lab export readme clean constraints

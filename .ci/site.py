@@ -1,7 +1,7 @@
 """The site: nbdev processes the notebooks, Quarto renders `_quarto.yml`. Nothing is executed: the outputs in the notebooks are what a reader sees.
 
 `python .ci/site.py` builds `_docs` with Quarto. `python .ci/site.py --check` renders the same files with smalldocs, in pure Python, and looks for faults. `--stand-in FOLDER` keeps those pages."""
-import argparse, ast, importlib, inspect, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, ast, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -47,12 +47,16 @@ def local(
     return re.sub(rf'(\]\(|href="){re.escape(site)}/?([^)#"\s]*)', to_source, text)
 
 
+@functools.cache
+def parsed(path): return ast.parse(Path(path).read_text(encoding='utf-8'))
+
+
 def line_of(
     name,           # of a function or class of the module, or `Class.method`
     module,
 ):
     "The line of the module's file, from 1, where the definition begins"
-    scope = ast.parse(Path(module.__file__).read_text(encoding='utf-8'))
+    scope = parsed(module.__file__)
     for part in name.split('.'):
         scope = next(node for node in ast.walk(scope) if getattr(node, 'name', None) == part)
     return scope.lineno
@@ -207,7 +211,9 @@ def faults(site, names=None, address=''):
 
 def stand_in(folder, project=root):
     "The site in pure Python: the folder of its pages, and which of them stands for which published name"
+    from smalldocs import highlight
     from smalldocs.site import build
+    highlight.css_class = functools.cache(highlight.css_class)      # asked 200,000 times about some hundred words
     site = build(process(folder, project), quiet=True)
     published = {re.sub(r'^\d+_', '', path.name): path.name for path in site.out.glob('*.html')}     # nbdev leaves the number out of the address
     return site.out, published, [warning for warning in site.warnings if 'broken link' in warning]      # the others say which of Quarto's options it leaves out
