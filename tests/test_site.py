@@ -127,7 +127,7 @@ def test_nbdev_alone_can_process_the_notebooks(tmp_path):
     for name in ('settings.ini', '_quarto.yml'): shutil.copy(root/name, tmp_path)
     for name in ('nbs', 'idkl_nb'): shutil.copytree(root/name, tmp_path/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
     shutil.copytree(root/'tests', tmp_path/'tests', ignore=shutil.ignore_patterns('__pycache__'))       # chapter 93 shows some of them
-    subprocess.run([sys.executable, '-c', 'from nbdev.serve import proc_nbs; proc_nbs()'], cwd=tmp_path, check=True, capture_output=True)    # the command of that name would install Quarto first
+    subprocess.run([sys.executable, '-c', 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0)'], cwd=tmp_path, check=True, capture_output=True)    # the command of that name would install Quarto first; one process imports torch once
     assert 'It copies *relations*' in (tmp_path/'_proc'/'08_tgsa.ipynb').read_text(encoding='utf-8')
 
 
