@@ -12,6 +12,8 @@ IDKL_RUN ?= embedded
 # The precision of `make run`: auto, no (float32), bf16 or fp16.
 IDKL_PRECISION ?= auto
 export IDKL_RUN IDKL_PRECISION
+# Compiled modules are kept: without, each process compiles torch's thousands of files anew, which takes longer than importing them.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
 .PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments warm-start lab export readme clean constraints
@@ -42,7 +44,7 @@ run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smok
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
 	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --durations 5 tests/notebooks && rm -r $$runs
-	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser --ignore tests/notebooks
+	$(BIN)/python -m pytest -q --durations 5 tests --ignore tests/browser --ignore tests/notebooks --ignore tests/test_project.py
 
 test-slow: setup ## kill fifty trainings at random times (ten minutes), and write nbs/results/faults.csv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py

@@ -1,13 +1,17 @@
 """The site: nbdev processes the notebooks, Quarto renders `_quarto.yml`. Nothing is executed: the outputs in the notebooks are what a reader sees.
 
 `python .ci/site.py` builds `_docs` with Quarto. `python .ci/site.py --check` renders the same files with smalldocs, in pure Python, and looks for faults. `--stand-in FOLDER` keeps those pages."""
-import argparse, importlib, inspect, json, re, shutil, subprocess, sys, tempfile
+import argparse, ast, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 root = Path(__file__).resolve().parents[1]
-ADVICE = 'Quarto is not installed: get it from https://quarto.org/docs/get-started (or `python -m pip install quarto-cli`), then run `make docs` again.'
+QUARTO = '1.7.34'      # the release that the workflow builds with
+ADVICE = (
+    f'Quarto is not installed: get {QUARTO} or a newer one from https://quarto.org/docs/get-started '
+    '(or `python -m pip install quarto-cli`), then run `make docs` again.'
+)
 
 
 def equations(project=root):
@@ -23,7 +27,42 @@ def cross_reference(text, places, page, address):
     return re.sub(r'^(\$\$.*\\tag\{(\d+)\}\$\$)$', lambda found: f'\n<a id="eq-{found[2]}"></a>\n\n{found[1]}\n' if places.get(found[2]) == page else found[0], text, flags=re.M)
 
 
-def document(source, target, places):
+def published(path):
+    "Address of a page below the site's own: nbdev leaves the number of a chapter out"
+    return path.with_name(re.sub(r'^\d+_', '', path.stem) + '.html').as_posix()
+
+
+def local(
+    text,           # Markdown or HTML
+    pages,          # published address of each page -> its source, both relative to nbs/
+    folder,         # folder of the page that holds the text, relative to nbs/
+    site,           # where the site will be, without a slash at its end
+):
+    "Links to pages of the site as links to their sources: the renderer makes them relative"
+    def to_source(match):
+        opening, page = match.groups()
+        source = pages.get(page or 'index.html')
+        return match[0] if source is None else opening + Path(os.path.relpath(source, folder)).as_posix()
+
+    return re.sub(rf'(\]\(|href="){re.escape(site)}/?([^)#"\s]*)', to_source, text)
+
+
+@functools.cache
+def parsed(path): return ast.parse(Path(path).read_text(encoding='utf-8'))
+
+
+def line_of(
+    name,           # of a function or class of the module, or `Class.method`
+    module,
+):
+    "The line of the module's file, from 1, where the definition begins"
+    scope = parsed(module.__file__)
+    for part in name.split('.'):
+        scope = next(node for node in ast.walk(scope) if getattr(node, 'name', None) == part)
+    return scope.lineno
+
+
+def document(source, target, places, pages):
     "Write a notebook as Quarto reads it: nbdev's directives done, equations linked, each exported symbol with signature, source link and code"
     from execnb.nbio import read_nb, write_nb
     from nbdev.config import get_config
@@ -44,11 +83,14 @@ def document(source, target, places):
     def shown(name, module):
         found = module
         for part in name.split('.'): found = getattr(found, part)
-        try: return re.sub(r'^\*.*\*$', lambda line: cross_reference(line[0], places, None, site), show_doc(found)._repr_markdown_(), flags=re.M)
+        line = line_of(name, module)
+        try: text = show_doc(found)._repr_markdown_()
         except Exception:                     # fastcore cannot read the signature of a class whose __init__ is inherited
             path = Path(inspect.getsourcefile(found)).relative_to(get_config().lib_path.parent).as_posix()
-            link = f'{get_config().git_url}/blob/{get_config().branch}/{path}#L{inspect.getsourcelines(found)[1]}'
+            link = f'{get_config().git_url}/blob/{get_config().branch}/{path}#L{line}'
             return f'---\n\n[source]({link}){{target="_blank" style="float:right; font-size:smaller"}}\n\n### {name}\n\n*{inspect.getdoc(found)}*'
+        text = text.replace('#LNone', f'#L{line}')        # nbdev looks a line up by its bare name, and is given `module.name`
+        return re.sub(r'^\*.*\*$', lambda doc: cross_reference(doc[0], places, None, site), text, flags=re.M)
 
     def link(cell):
         "nbdev's links of names in backticks; a method leads to its class, and a private name, which no page shows, nowhere"
@@ -76,6 +118,15 @@ def document(source, target, places):
         if re.search(r'^(?:class|def|@)', cell.source, re.M): options = [re.sub(r'^#\| *export *$', '#| exports', line) for line in options]       # a formula has its code beside it
         cell.source = '\n'.join(options + [line for line in lines if not line.startswith('#|')])
     Docs()(nb)
+
+    folder = source.parent.relative_to(get_config().nbs_path)
+    for cell in nb.cells:
+        if cell.cell_type == 'markdown':
+            cell.source = local(cell.source, pages, folder, site)
+        for output in cell.get('outputs', []):
+            for form in {'text/markdown', 'text/html'} & set(output.get('data', {})):
+                text = ''.join(output['data'][form])
+                output['data'][form] = local(text, pages, folder, site).splitlines(True)
     write_nb(nb, target)
 
 
@@ -83,11 +134,15 @@ def process(folder, project=root):
     "Everything in nbs/, as the renderer reads it, in `folder`"
     folder.mkdir(parents=True, exist_ok=True)
     places = equations(project)
+    pages = {
+        published(path.relative_to(project/'nbs')): path.relative_to(project/'nbs')
+        for path in (project/'nbs').rglob('*') if path.suffix in ('.ipynb', '.qmd')
+    }
     for source in sorted((project/'nbs').rglob('*')):
         if not source.is_file() or source.name in ('nbdev.yml', 'sidebar.yml') or any(part.startswith('.') or part in ('_proc', '_docs', '__pycache__') for part in source.relative_to(project).parts): continue
         target = folder/source.relative_to(project/'nbs')
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == '.ipynb': document(source, target, places)
+        if source.suffix == '.ipynb': document(source, target, places, pages)
         else: shutil.copyfile(source, target)
     return folder
 
@@ -99,7 +154,7 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.ids, self.links, self.pictures, self.prose, self.code, self.formulas, self.texts, self.open = set(), [], [], [], [], [], [], []
+        self.ids, self.links, self.outward, self.pictures, self.prose, self.code, self.formulas, self.texts, self.open = set(), [], [], [], [], [], [], [], []
         self.feed(path.read_text(encoding='utf-8'))
 
     def handle_starttag(self, tag, attrs):
@@ -107,6 +162,7 @@ class Page(HTMLParser):
         if attrs.get('id'): self.ids.add(attrs['id'])
         if tag == 'a' and attrs.get('name'): self.ids.add(attrs['name'])
         if tag in ('a', 'link', 'script', 'img'): self.links += [attrs[key] for key in ('href', 'src') if attrs.get(key)]
+        if tag == 'a' and attrs.get('href'): self.outward.append(attrs['href'])
         if tag == 'img': self.pictures.append((attrs.get('src', '')[:60], attrs.get('alt')))
         if tag not in self.void: self.open.append((tag, 'math' in (attrs.get('class') or '').split()))
 
@@ -127,6 +183,7 @@ def faults(site, names=None, address=''):
         name = path.relative_to(site).as_posix()
         def fault(what): found.append(f'{name}: {what}')
         for link in page.links:
+            if re.search(r'#L(?!\d)', link): fault(f'link to no line: {link}')
             if address and (link + '/').startswith(address + '/'): link = '/' + link[len(address):].lstrip('/')
             parts = urlsplit(link)
             if parts.scheme or parts.netloc: continue
@@ -135,6 +192,10 @@ def faults(site, names=None, address=''):
             target = target.with_name(names.get(target.name, target.name))
             if not target.exists(): fault(f'link to {link}, which is not there')
             elif parts.fragment and target.suffix == '.html' and unquote(parts.fragment) not in pages[site/target.relative_to(site.resolve()) if target.is_relative_to(site.resolve()) else target].ids: fault(f'link to {link}, but that page has no such anchor')
+        for link in page.outward:
+            leaves = address and (link + '/').startswith(address + '/')
+            if leaves and path.stem != '404':        # which is served in place of a page of any folder
+                fault(f'link to {link}, which leaves a local build')
         for source, alt in page.pictures:
             if not (alt or '').strip(): fault(f'picture without alt text: {source}')
         for text in page.prose:
@@ -150,7 +211,9 @@ def faults(site, names=None, address=''):
 
 def stand_in(folder, project=root):
     "The site in pure Python: the folder of its pages, and which of them stands for which published name"
+    from smalldocs import highlight
     from smalldocs.site import build
+    highlight.css_class = functools.cache(highlight.css_class)      # asked 200,000 times about some hundred words
     site = build(process(folder, project), quiet=True)
     published = {re.sub(r'^\d+_', '', path.name): path.name for path in site.out.glob('*.html')}     # nbdev leaves the number out of the address
     return site.out, published, [warning for warning in site.warnings if 'broken link' in warning]      # the others say which of Quarto's options it leaves out

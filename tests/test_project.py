@@ -70,18 +70,54 @@ def test_every_figure_has_a_text(name):
         if any('image/png' in out.get('data', {}) for out in cell['outputs']): assert '#| fig-alt:' in source(cell), source(cell)[:80]
 
 
-def test_notebooks_and_package_draw_alike():
+IMPORTS = """
+import json, sys
+
+import idkl_nb.world
+torch_with_the_world = 'torch' in sys.modules
+
+import idkl_nb.training, idkl_nb.runs
+needless_for_training = [name for name in {not_needed} if name in sys.modules]
+
+import {modules}
+from idkl_nb.pictures import COLOURS, LOOK
+print(json.dumps(dict(
+    torch_with_the_world=torch_with_the_world, needless_for_training=needless_for_training,
+    colours=list(COLOURS), look=LOOK,
+)))
+"""
+NOT_NEEDED = ('matplotlib', 'seaborn', 'sklearn', 'captum', 'ipywidgets', 'faiss', 'IPython', 'nbdev', 'fastcore', 'papermill')
+
+
+@pytest.fixture(scope='module')
+def imported(tmp_path_factory):
+    "What a process says that imports the package from anywhere: the world first, then training, then every module"
+    modules = ', '.join(f'idkl_nb.{path.stem}' for path in sorted((root/'idkl_nb').glob('[a-z]*.py')))
+    script = IMPORTS.format(modules=modules, not_needed=NOT_NEEDED)
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=tmp_path_factory.mktemp('anywhere'), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_the_world_needs_no_torch(imported): assert not imported['torch_with_the_world']
+
+
+def test_training_imports_nothing_that_draws(imported): assert not imported['needless_for_training']
+
+
+def test_notebooks_and_package_draw_alike(imported):
     import matplotlib
-    from idkl_nb.pictures import COLOURS, LOOK
     look = matplotlib.rc_params_from_file(root/'nbs'/'matplotlibrc', use_default_template=False)
-    assert {name: look[name] for name in LOOK} == dict(matplotlib.RcParams(LOOK))
-    assert [colour['color'] for colour in look['axes.prop_cycle']] == list(COLOURS)
+    assert {name: look[name] for name in imported['look']} == dict(matplotlib.RcParams(imported['look']))
+    assert [colour['color'] for colour in look['axes.prop_cycle']] == imported['colours']
 
 
-@pytest.mark.parametrize('name', cells)
-def test_every_notebook_opens_in_colab(name):
-    "Badge and install cell stand after the title: python .ci/colab.py"
-    subprocess.run([sys.executable, root/'.ci'/'colab.py', '--check', name], check=True)
+def test_every_notebook_opens_in_colab():
+    "Badge and install cell stand after the title: python .ci/colab.py, which names those that lack one"
+    done = subprocess.run(
+        [sys.executable, root/'.ci'/'colab.py', '--check', *cells], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_install_cell_asks_for_extras_that_are_there():
@@ -161,12 +197,3 @@ def test_supported_pythons_are_the_same_everywhere():
 def test_setup_refuses_in_a_sentence(version, words, sentence):
     complaint = runpy.run_path(str(root/'.ci'/'python.py'))['complaint'](version, *words)
     assert complaint is None if sentence is None else sentence in complaint and '\n' not in complaint
-
-
-def test_the_package_imports_from_anywhere(tmp_path):
-    names = [path.stem for path in (root/'idkl_nb').glob('[a-z]*.py')]
-    subprocess.run([sys.executable, '-c', ';'.join(f'import idkl_nb.{name}' for name in names)], cwd=tmp_path, check=True)
-
-
-def test_the_world_needs_no_torch(tmp_path):
-    subprocess.run([sys.executable, '-c', 'import sys, idkl_nb.world; sys.exit("torch" in sys.modules)'], cwd=tmp_path, check=True)

@@ -39,10 +39,48 @@ def test_every_public_name_has_signature_and_source_link(pages):
     assert not missing
 
 
+def test_each_source_link_leads_to_the_line_of_its_definition(pages):
+    links = [
+        link for page in pages.values() for link in re.findall(
+            r'/blob/main/(idkl_nb/\w+\.py)#L(\w+)"[^>]*>source</a></p>\s*<h\d [^>]*>([\w.]+)<', page)
+    ]
+    assert len(links) > 200 and len(links) == sum(page.count('>source</a>') for page in pages.values())
+    code = {path: (root/path).read_text(encoding='utf-8').splitlines() for path, _, _ in links}
+    wrong = [
+        (path, line, name) for path, line, name in links
+        if not line.isdigit()
+        or not re.match(rf'\s*(?:class|def) {name.rpartition(".")[2]}\b', code[path][int(line) - 1])
+    ]
+    assert not wrong
+
+
+def test_a_local_build_stays_local(pages):
+    "Links from page to page are relative; only the page for a wrong address, served in any folder, can't have such"
+    address = site.address()
+    outward = {stem: re.findall(rf'<a [^>]*href="({address}[^"]*)', page) for stem, page in pages.items()}
+    assert {stem for stem, links in outward.items() if links} == {'404'}
+    chapter_to_chapter = [link for page in pages.values() for link in re.findall(r'href="(?!http)[\w/.]+\.html#', page)]
+    assert len(chapter_to_chapter) > 300
+
+
+def pixels(rule, rem=16):
+    "The value of scroll-padding-top in a rule, in pixels"
+    return float(re.search(r'scroll-padding-top: *([\d.]+)rem', rule)[1]) * rem
+
+
+def test_an_anchor_is_not_under_the_navigation_bar(built, pages):
+    "Quarto's bar is 64 pixels high, 82 in the dark theme; up to 991 pixels of width a second one of some 50 is under it"
+    for page in pages.values():
+        assert '<link rel="stylesheet" href="styles.css">' in page
+    style = (built[0]/'styles.css').read_text(encoding='utf-8')
+    assert pixels(re.search(r'^html \{[^}]*\}', style, re.M)[0]) > 82
+    assert pixels(re.search(r'^@media \(max-width: 991px\) \{ html \{[^}]*\}', style, re.M)[0]) > 82 + 50
+
+
 def test_the_page_shows_what_the_notebook_says(pages):
     for stem, page in pages.items():
         if stem == '08_tgsa': assert 'It copies <em>relations</em>' in page and 'log_affinity(a, b).exp()' in re.sub('<[^>]+>', '', page)       # introduction; code of an exported function
-    assert 'id="eq-15"' in pages['08_tgsa'] and 'tgsa.html#eq-15">15</a>' in pages['91_paper_versus_code']
+    assert 'id="eq-15"' in pages['08_tgsa'] and 'href="08_tgsa.html#eq-15">15</a>' in pages['91_paper_versus_code']
 
 
 def test_quarto_can_read_what_it_is_given(built):
@@ -57,12 +95,39 @@ def test_quarto_can_read_what_it_is_given(built):
             assert all(line.startswith('#|') for line in lines[:len(options)]) and isinstance(yaml.safe_load('\n'.join(options) or '{}'), dict), f'{path.name}: {options}'
 
 
+MARKDOWN = re.compile('commonmark|gfm|markdown|^md$')
+
+
+def test_no_page_has_an_html_name_and_a_markdown_twin(built):
+    "Quarto before 1.10 deletes the twin, then looks for it, and fails when all pages are rendered"
+    import yaml
+    heads = {'_quarto.yml': yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))}
+    for path in built[0].parent.rglob('*.ipynb'):
+        first = json.loads(path.read_text(encoding='utf-8'))['cells'][0]
+        heads[path.name] = yaml.safe_load(''.join(first['source']).strip().strip('-'))
+    for path in built[0].parent.rglob('*.qmd'):
+        heads[path.name] = yaml.safe_load(path.read_text(encoding='utf-8').split('---')[1])
+
+    assert any(head.get('output-file', '').endswith('.html') for head in heads.values())
+    for name, head in heads.items():
+        formats = head.get('format', {})
+        formats = [formats] if isinstance(formats, str) else list(formats)
+        assert not [format for format in formats if MARKDOWN.search(format)], name
+
+
+def test_the_workflow_builds_with_the_release_that_is_named():
+    import yaml
+    flow = yaml.safe_load((root/'.github'/'workflows'/'docs.yml').read_text(encoding='utf-8'))
+    setup = next(step for step in flow['jobs']['build']['steps'] if 'quarto-actions/setup' in step.get('uses', ''))
+    assert setup['with']['version'] == site.QUARTO and site.QUARTO in site.ADVICE
+
+
 def test_nbdev_alone_can_process_the_notebooks(tmp_path):
     "What `nbdev_docs` and `nbdev_preview` do before Quarto; introductions stay"
     for name in ('settings.ini', '_quarto.yml'): shutil.copy(root/name, tmp_path)
     for name in ('nbs', 'idkl_nb'): shutil.copytree(root/name, tmp_path/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs'))
     shutil.copytree(root/'tests', tmp_path/'tests', ignore=shutil.ignore_patterns('__pycache__'))       # chapter 93 shows some of them
-    subprocess.run([sys.executable, '-c', 'from nbdev.serve import proc_nbs; proc_nbs()'], cwd=tmp_path, check=True, capture_output=True)    # the command of that name would install Quarto first
+    subprocess.run([sys.executable, '-c', 'from nbdev.serve import proc_nbs; proc_nbs(n_workers=0)'], cwd=tmp_path, check=True, capture_output=True)    # the command of that name would install Quarto first; one process imports torch once
     assert 'It copies *relations*' in (tmp_path/'_proc'/'08_tgsa.ipynb').read_text(encoding='utf-8')
 
 
@@ -108,14 +173,15 @@ def test_the_references_are_whole():
 
 
 GOOD = '<html><body><h2 id="here">A</h2><p>Text.</p><a href="#here">x</a><a href="https://example.org/y">y</a><img src="data:image/png;base64,AA" alt="a curve"><span class="math">\\(\\frac12\\)</span><pre><code>a = "$$"</code></pre></body></html>'
-BROKEN = {'which is not there': '<a href="gone.html">x</a>', 'no such anchor': '<a href="#gone">x</a>', 'without alt text': '<img src="data:image/png;base64,AA">', 'no such anchor ': '<a href="https://site.org/base/a.html#gone">x</a>',
+BROKEN = {'link to no line': '<a href="https://example.org/blob/main/a.py#LNone">source</a>',
+          'which leaves a local build': '<a href="https://site.org/base/a.html#here">x</a>', 'which is not there': '<a href="gone.html">x</a>', 'no such anchor': '<a href="#gone">x</a>', 'without alt text': '<img src="data:image/png;base64,AA">', 'no such anchor ': '<link href="https://site.org/base/a.html#gone">',
           'raw directive': '<p>#| hide</p>', 'raw directive in code': '<pre><code>#| fig-alt: a</code></pre>', 'formula that is not rendered': '<p>$$a_1$$</p>', 'formula that is not rendered ': '<p>as $\\lambda_1$ says</p>', 'raw fence': '<p>:::: box</p>',
           'raw attribute': '<nav>Check {#about-check}</nav>', 'which is not there ': '<img src="images/gone.png" alt="a">'}
 
 
 @pytest.mark.parametrize('what', [None, *BROKEN])
 def test_each_fault_is_found(what, tmp_path):
-    (tmp_path/'01_a.html').write_text(GOOD.replace('<p>Text.</p>', '<p>Text.</p>' + BROKEN.get(what, '<a href="https://site.org/base/a.html#here">x</a>')))
+    (tmp_path/'01_a.html').write_text(GOOD.replace('<p>Text.</p>', '<p>Text.</p>' + BROKEN.get(what, '<a href="a.html#here">x</a><link href="https://site.org/base/a.html#here">')))
     found = site.faults(tmp_path, {'a.html': '01_a.html'}, 'https://site.org/base')
     assert [fault for fault in found if (what or '').strip() in fault] == found and len(found) == (what is not None)
 

@@ -1,4 +1,4 @@
-"""The pages of the site, rendered in pure Python, in a real browser at the width of a desk and of a phone: nothing sticks out, every picture is there.
+"""The pages of the site, rendered in pure Python, in a real browser at the width of a desk and of a phone: nothing sticks out, every picture is there, no link leads under the bar at the top.
 
 IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay source here: KaTeX comes from the network, which is shut."""
 import importlib.util, os, shutil
@@ -46,3 +46,36 @@ def test_pages_fit_and_have_their_pictures(pages, width, scheme, tmp_path):
         ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
         assert (sum(map(int, ground.strip('rgb()').split(','))) < 384) == (scheme == 'dark'), ground
         browser.close()
+
+
+# Quarto's bars at the top: 64 pixels high, 82 in the dark theme; up to 991 pixels of width a second one is under the first.
+# It lies over the page, shifts sections by itself, and moves up when the page is read on.
+AS_QUARTO = """([width, dark]) => {
+    const bar = document.querySelector('#quarto-header')
+    document.documentElement.style.cssText = 'scroll-behavior: auto'
+    const height = (dark ? 82 : 64) + (width < 992 ? 50 : 0)
+    bar.className = ''
+    bar.style.cssText = `position: fixed; top: 0; left: 0; right: 0; height: ${height}px; overflow: hidden`
+    document.body.style.paddingTop = `${height}px`
+    const style = document.createElement('style')
+    style.textContent = `section:target::before { content: ""; display: block; height: ${height}px; margin: -${height}px 0 0; }`
+    document.head.appendChild(style)
+    return height }"""
+TOP = """id => { location.hash = ''; location.hash = id; return document.getElementById(id).getBoundingClientRect().top }"""
+
+
+@pytest.mark.parametrize('width', [1400, 390])
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('anchor', ['eq-15', 'tgsa_loss', 'from-attention-to-distance'])
+def test_a_link_leads_below_the_bar(pages, width, scheme, anchor):
+    path = next(path for path in pages if path.stem == '08_tgsa')
+    with api.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
+        page.route('**/*', lambda route: route.continue_() if route.request.url.startswith('file:') else route.abort())
+        page.route('**/smalldocs.js', lambda route: route.abort())       # it sets a distance of its own
+        page.goto(path.as_uri())
+        height = page.evaluate(AS_QUARTO, [width, scheme == 'dark'])
+        top = page.evaluate(TOP, anchor)
+        browser.close()
+    assert height <= top < height + 150
