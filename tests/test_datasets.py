@@ -3,8 +3,11 @@ import shutil, warnings
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from idkl_nb.batches import FORMATS
+from idkl_nb.batches import FORMATS, Images, eval_transform, is_deep, read_image
+from idkl_nb.cache import build_cache, normalise
+from idkl_nb.check import check
 from idkl_nb.datasets import SUFFIXES, DataError, image_files, is_image, read_dataset, read_llcm, read_regdb, read_sysu, write_llcm, write_regdb, write_sysu
+from idkl_nb.findings import look_at
 from idkl_nb.world import INFRARED, World
 
 small = World(height=32, width=16)
@@ -144,6 +147,41 @@ def test_links_to_folders_are_followed(roots, layout, tmp_path):
     assert after.path.tolist() == before.path.tolist() and warned == []
 
 
+# The check
+
+def new_findings(root, roots, layout):
+    "What is not said of the clean dataset, as (severity, kind, what)"
+    clean = {(f.kind, f.path) for f in check(roots[layout], progress=False).findings}
+    return [(f.severity, f.kind, f.what) for f in check(root, progress=False).findings if (f.kind, f.path) not in clean]
+
+
+def test_the_check_has_one_finding_for_names_that_begin_with_a_dot(root, roots, layout):
+    paths = read(root)[0].path
+    for path in paths: (root/path).with_name(f'._{Path(path).name}').write_bytes(b'\0\5\x16\7')
+    assert new_findings(root, roots, layout) == [('warning', 'hidden files', f'files whose names begin with a dot: {len(paths)}')]
+    cure, = {f.cure for f in check(root, progress=False).findings if f.kind == 'hidden files'}
+    assert 'never read' in cure and 'rand_perm_cam' not in cure
+
+
+@pytest.mark.parametrize('suffix', ['.JPG', '.jpeg', '.PNG'])
+def test_the_check_reads_the_suffixes_that_the_readers_read(root, roots, layout, suffix):
+    kind, paths = 'PNG' if suffix == '.PNG' else 'JPEG', read(root)[0].path
+    for path in paths:
+        Image.open(root/path).save((root/path).with_suffix('.new'), kind, quality=95)
+        (root/path).unlink()
+        (root/path).with_suffix('.new').rename((root/path).with_suffix(suffix))
+    change_lists(root, layout, lambda line: f'{Path(line.split()[0]).with_suffix(suffix).as_posix()} {line.split()[1]}')
+    assert len(read(root)[0]) == len(paths) and new_findings(root, roots, layout) == []
+    change_lists(root, layout, lambda line: f'{Path(line.split()[0]).with_suffix(suffix.swapcase()).as_posix()} {line.split()[1]}')
+    assert len(read(root)[0]) == len(paths) and new_findings(root, roots, layout) == []
+
+
+def test_the_check_counts_what_the_readers_leave_out(root, roots, layout):
+    folder = (root/read(root)[0].path[0]).parent
+    for name in ('Thumbs.db', 'scan.tif'): (folder/name).write_bytes(b'')
+    assert new_findings(root, roots, layout) == [('warning', 'files not in use', 'files with other endings than images: 2')]
+
+
 # Lists
 
 def test_llcm_refuses_an_identity_in_train_and_test(roots, tmp_path):
@@ -156,7 +194,6 @@ def test_llcm_refuses_an_identity_in_train_and_test(roots, tmp_path):
 
 def test_llcm_may_list_its_test_images_in_the_folders_of_the_training_images(roots, tmp_path):
     "As `nir/<id>/...`; then there need not be a folder test_nir"
-    from idkl_nb.check import check
     root = shutil.copytree(roots['llcm'], tmp_path/'llcm')
     before = read(root)[0]
     for name in ('vis', 'nir'):
@@ -184,3 +221,110 @@ def test_sysu_lists_from_other_systems(roots, tmp_path):
     before = read(root)[0]
     for file in (root/'exp').glob('*.txt'): file.write_bytes(b'\xef\xbb\xbf' + file.read_text().strip().encode() + b',\r\n')
     assert read(root)[0].path.tolist() == before.path.tolist()
+
+
+# Pictures: one reader for transforms, cache and pictures, and the check beside it
+
+@pytest.fixture
+def one(roots, tmp_path):
+    "SYSU-MM01, the table of its training images, the first of them, and its picture"
+    root = shutil.copytree(roots['sysu'], tmp_path/'one')
+    records = read_sysu(root).where(split=('train', 'val'))
+    file = root/records.path[0]
+    return root, records, file, Image.open(file).convert('RGB')
+
+
+def save(image, file, kind, **how):
+    "Under the name of the file, whatever the format"
+    image.save(file, kind, **how)
+
+
+def seen(root, records):
+    "The first image by each of the ways that lead to a network: reader, loader, cache"
+    table, images = records[:8], []
+    images.append(eval_transform(32, 16)(read_image(root/records.path[0])))
+    images.append(Images(table, eval_transform(32, 16))[0].images)
+    cache = build_cache(table, 32, 16, root.parent/'caches', progress=False)
+    images.append(normalise(cache.gather(np.array([0])))[0])
+    return images
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
+def test_images_are_turned_as_exif_says(one, kind, orientation):
+    root, records, file, picture = one
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}      # what the camera did, as a transposition of Pillow
+    stored = picture if orientation == 1 else picture.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    save(stored, file, kind, exif=exif, **(dict(quality=100, subsampling=0) if kind == 'JPEG' else {}))
+    for image in seen(root, records):
+        change = (image - eval_transform(32, 16)(picture)).abs().mean()
+        assert change < (.1 if kind == 'JPEG' else 1e-6)
+    assert look_at(file, False)[:6] == ('', '', kind, 'RGB', *picture.size)
+
+
+@pytest.mark.parametrize('exif', [b'Exif\0\0', b'Exif\0\0not an exif', b'Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x02\0\0\0\x02A\0\0\0\xff\xff', b'Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0'])
+def test_broken_exif_spoils_no_image(one, exif):
+    root, records, file, picture = one
+    save(picture, file, 'JPEG', exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')      # of Pillow: corrupt EXIF data
+        assert read_image(file).size == picture.size and look_at(file, False).fault == ''
+
+
+@pytest.mark.parametrize('quick', [True, False])
+def test_more_than_8_bits_are_refused(one, quick):
+    "They would be cut at 255: pure white"
+    root, records, file, _ = one
+    x = np.linspace(7000, 9500, 32*16).reshape(32, 16)
+    save(Image.fromarray(x.astype(np.uint16)), file, 'PNG')
+    for use in (lambda: read_image(file), lambda: Images(records, eval_transform(32, 16))[0], lambda: build_cache(records, 32, 16, root.parent/'caches', progress=False)):
+        with pytest.raises(DataError, match=f'{file.name}: this image has more than 8 bits a pixel .*values from 7,000 to 9,500.*Convert all images of its modality to 8 bits by one range'): use()
+    found = [f for f in check(root, quick=quick, progress=False).errors]
+    assert [(f.kind, f.path) for f in found] == [('more than 8 bits', records.path[0])]
+    assert 'to 8 bits by one range' in found[0].cure
+    with pytest.warns(UserWarning, match='stands in for it'): Images(records, eval_transform(32, 16), on_unreadable='skip')[0]
+
+
+def test_modes_that_pillow_would_cut_at_255():
+    "Among all that it can make: those whose conversion to 8 bits loses a value that 8 bits could not hold"
+    assert [mode for mode in ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'LAB', 'HSV', 'I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N') if is_deep(mode)] == ['I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N']
+    for mode in ('I', 'F', 'I;16'): assert Image.new(mode, (1, 1), 9000).convert('RGB').getpixel((0, 0)) == (255,)*3
+
+
+@pytest.mark.parametrize('mode', ['I;16', 'F', 'L'])
+def test_tiff_is_refused_with_the_formats_that_are_read(one, mode):
+    root, records, file, _ = one
+    save(Image.new(mode, (16, 32)), file, 'TIFF')
+    with pytest.raises(DataError, match='Expected JPEG, PNG, BMP. .*convert it'): read_image(file)
+    assert [(f.kind, f.path) for f in check(root, progress=False).errors] == [('unreadable image', records.path[0])]
+
+
+def test_16_bits_in_colour_are_scaled(one):
+    "Pillow has no mode for them, and takes the upper 8 bits of each channel"
+    import struct, zlib
+    chunk = lambda name, data: struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    pixels = np.full((4, 2, 3), (40_000, 20_000, 257), dtype='>u2')
+    rows = b''.join(b'\0' + row.tobytes() for row in pixels)
+    one[2].write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 2, 4, 16, 2, 0, 0, 0)) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+    assert np.asarray(read_image(one[2]))[0, 0].tolist() == [40_000 >> 8, 20_000 >> 8, 1]
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK'])
+def test_modes_of_8_bits_are_read_as_before(one, mode):
+    root, records, file, picture = one
+    save(picture.convert(mode), file, 'JPEG' if mode == 'CMYK' else 'PNG')
+    with Image.open(file) as image: expected = np.asarray(image.convert('RGB'))
+    assert np.array_equal(read_image(file), expected)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'BMP'])
+def test_half_an_image_is_never_taken_for_a_whole_one(one, kind):
+    root, records, file, picture = one
+    save(picture.resize((60, 120)), file, kind)
+    whole = file.read_bytes()
+    for share in np.linspace(.05, .9, 18):
+        file.write_bytes(whole[:int(share*len(whole))])
+        with pytest.raises(DataError, match='missing or damaged'): read_image(file)
+        assert look_at(file, False).fault in ('truncated image', 'unreadable image')
