@@ -31,7 +31,7 @@ def cache_bytes(
     return len(records)*3*height*width
 
 # %% ../nbs/16_cache.ipynb #9b434cb6
-FORMAT = 1          # of a cache; another number, other names
+FORMAT = 2          # of a cache; another number, other names
 ABANDONED = 3600    # seconds after which an unfinished cache that nobody writes to is removed
 
 def fingerprint(

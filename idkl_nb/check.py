@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NamedTuple
 import numpy as np, tyro
-from .datasets import LLCM_CAMERAS, LLCM_HELP, LLCM_NAMES, REGDB_HELP, REGDB_NAMES, SYSU_CAMERAS, SYSU_HELP, DataError, _folder, _lines, _listed_path
-from .findings import KINDS, SEVERITIES, SUFFIXES, Report, finding, look_at_all
+from .datasets import LLCM_CAMERAS, LLCM_HELP, LLCM_NAMES, REGDB_HELP, REGDB_NAMES, SUFFIXES, SYSU_CAMERAS, SYSU_HELP, DataError, _folder, _lines, _listed_path, _numbered, _on_disk, is_image
+from .findings import KINDS, SEVERITIES, Report, finding, look_at_all
+from .features import write_whole
 from .protocols import read_sysu_draws
 from .world import INFRARED, MODALITIES, VISIBLE
 
@@ -65,11 +66,12 @@ def _link(root, path, found):
 
 def _walk(
     root:Path,           # of the dataset
-    tops:Iterable[str],  # folders in it
-    found:list,          # gets findings
+    folders:Iterable[str],  # folders of images in it
+    lists:Iterable[str],    # folders of lists in it
+    found:list,             # gets findings
 )->set:                  # paths of images, relative to the root
-    "All image files in these folders and below"
-    images, todo = set(), [(top, frozenset()) for top in tops]
+    "All image files in these folders and below. Names that begin with a dot, and other files, are one finding each"
+    images, hidden, others, todo = set(), [], [], [(top, frozenset()) for top in (*folders, *lists)]
     while todo:
         folder, above = todo.pop()
         _link(root, folder, found)
@@ -84,12 +86,19 @@ def _walk(
             found.append(finding('unreadable folder', folder, error.strerror or str(error)))
             continue
         for entry in entries:
-            path, image, is_file = f'{folder}/{entry.name}', PurePosixPath(entry.name).suffix.lower() in SUFFIXES, os.path.isfile(entry.path)
+            path, image, is_file = f'{folder}/{entry.name}', is_image(entry.name), os.path.isfile(entry.path)
+            if entry.name.startswith('.'):
+                hidden.append(path)
+                continue
             is_folder = not is_file and os.path.isdir(entry.path)
             if is_folder: todo.append((path, above | {here}))
             elif entry.is_symlink(): _link(root, path, found)
             if image and is_file: images.add(path)
             elif image: found.append(finding('not a file', path, 'a folder' if is_folder else 'a link to nothing' if entry.is_symlink() else 'neither file nor folder'))
+            elif is_file and path.split('/')[0] in folders: others.append(path)
+
+    if hidden: found.append(finding('hidden files', min(hidden), f'files whose names begin with a dot: {len(hidden):,}'))
+    if others: found.append(finding('files not in use', min(others), f'files with other endings than images: {len(others):,}'))
     return images
 
 # %% ../nbs/22_check.ipynb #8e28ce80
@@ -118,11 +127,13 @@ def _sysu_rows(root, layout, images, trial, found):
         for word in words:
             if _NUMBER.fullmatch(word): splits.setdefault(int(word), {})[split] = name
             else: found.append(finding('list line', name, f'{word[:40]!r} is not an identity; expected numbers with commas between'))
-    for path in sorted(images):
-        match = re.fullmatch(r'cam([1-6])/([0-9]{4,9})/([^/]+\.jpg)', path)
+    folders = {}
+    for path in images: folders.setdefault(path.rpartition('/')[0], []).append(path)
+    for path in sorted(path for paths in folders.values() for path in _numbered(paths)):
+        match = re.fullmatch(r'cam([1-6])/([0-9]{4,9})/([^/]+)', path)
         if not match or match[2] != f'{int(match[2]):04d}' or int(match[2]) not in splits: continue
         people.add(int(match[2]))
-        if not re.fullmatch(r'[0-9]{4}\.jpg', match[3]): found.append(finding('odd name', path, 'names have four digits, such as 0001.jpg'))
+        if not re.fullmatch(r'[0-9]{4}', os.path.splitext(match[3])[0]): found.append(finding('odd name', path, 'names have four digits, such as 0001.jpg'))
         rows += [_Row(path, int(match[2]), int(match[1]), layout.folders[f'cam{match[1]}'], split, name) for split, name in splits[int(match[2])].items()]
     found += [finding('identity without images', name, f'no camera has an image in a folder {who:04d}') for who, names in splits.items() if who not in people for name in names.values()]
     return rows
@@ -131,13 +142,17 @@ def _list_rows(root, layout, images, trial, found):
     "What `read_regdb` and `read_llcm` read"
     rows = []
     for split, (modality, kind) in ((split, kind) for split in ('train', 'test') for kind in layout.names.items()):
-        name, label_of, identity_of, seen = layout.list.format(split=split, name=kind, trial=trial), {}, {}, set()
+        name, label_of, identity_of, seen, hidden = layout.list.format(split=split, name=kind, trial=trial), {}, {}, set(), []
         for number, line in enumerate(_listed(root, name, layout.help, found), 1):
             where, (text, label) = f'{name}, line {number}', [*line.rsplit(maxsplit=1), ''][:2]
             try: path = _listed_path(text, root/name) if text.strip('./\\') else ''
             except DataError:
                 found.append(finding('path leaves the root', where, f'{text[:80]!r}'))
                 continue
+            if PurePosixPath(path).name.startswith('.'):
+                hidden.append(where)
+                continue
+            if path and path not in images: path = _on_disk(root, path) or path
             folder, camera = PurePosixPath(path).parent.name, re.search(r'_c([0-9]{1,9})', PurePosixPath(path).name)
             if not (path and _NUMBER.fullmatch(label) and _NUMBER.fullmatch(folder)):
                 found.append(finding('list line', where, f'{line[:80]!r} is not a path in a folder of digits, such as 0001/, and a label'))
@@ -150,6 +165,7 @@ def _list_rows(root, layout, images, trial, found):
             if path in seen: found.append(finding('listed twice', where, f'{path} stands in this list before'))
             else: rows.append(_Row(path, who, camera or 0 if layout.names is LLCM_NAMES else modality + 1, modality, split, where))
             seen.add(path)
+        if hidden: found.append(finding('hidden files', hidden[0], f'lines that name files that begin with a dot: {len(hidden):,}'))
     return rows
 
 # %% ../nbs/22_check.ipynb #07ba2eae
@@ -225,7 +241,7 @@ def check(
     if name == 'RegDB' and trial is not None and trial not in range(1, 11): raise DataError(f'trial {trial!r}: RegDB has trials 1 to 10')
     if workers is not None and workers < 0: raise DataError(f'{workers} workers: expected 0 or more')
     layout, found, named = LAYOUTS[name], [], {}
-    images = _walk(root, [*layout.folders, PurePosixPath(layout.list).parts[0]], found)
+    images = _walk(root, layout.folders, [PurePosixPath(layout.list).parts[0]], found)
     trials = [trial or 1]
     if name == 'RegDB' and trial is None:
         lists = {t: [layout.list.format(split=split, name=kind, trial=t) for split in ('train', 'test') for kind in layout.names.values()] for t in range(1, 11)}
@@ -238,6 +254,9 @@ def check(
         _counts(rows, layout, t, found)
         if name == 'SYSU-MM01': _draws(root, rows, found)
         for row in rows: named.setdefault(row.path, row)
+    if layout.names and named:       # a folder that no list needs may be missing
+        needed = {path.split('/')[0] for path in named}
+        found[:] = [f for f in found if f.kind != 'missing folder' or f.path in needed]
     there = {path: row for path, row in named.items() if path in images or os.path.isfile(root/path)}
     found += [finding('missing image', path, f'is named in {row.where}, but not there') for path, row in named.items() if path not in there]
     spare = {}
@@ -263,10 +282,7 @@ class Check:
         if self.json and not self.json.expanduser().parent.is_dir(): raise DataError(f'{self.json}: its folder does not exist; make it first')
         report = check(self.root, self.trial, self.quick, self.workers)
         if self.json:
-            file = self.json.expanduser()
-            unfinished = file.with_name(f'.{file.name}.{os.getpid()}.unfinished')
-            unfinished.write_text(json.dumps(report.to_dict(), indent=1), encoding='utf-8')
-            os.replace(unfinished, file)
+            write_whole(self.json, lambda opened: opened.write(json.dumps(report.to_dict(), indent=1).encode()))
         return report
 
 def check_main(
