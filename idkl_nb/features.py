@@ -400,17 +400,17 @@ def _trials(
 )->list[int]:                   # trial of each file
     "Trials by what the files say, or else by the option, or else by the order. Raises ValueError"
     if given and len(given) != len(files): raise ValueError(f'--trial: {len(given)} numbers for {len(files)} files; give one a file, in the same order')
-    said = [table.about.get('trial') for table in tables]
-    wrong = [(file, trial) for file, trial in zip(files, said) if trial not in (None, *map(str, range(1, 11)))]
+    recorded = [table.about.get('trial') for table in tables]
+    wrong = [(file, trial) for file, trial in zip(files, recorded) if trial not in (None, *map(str, range(1, 11)))]
     if wrong: raise ValueError(f'{wrong[0][0]}: it says that its trial is {wrong[0][1]!s:.40}; RegDB has trials 1 to 10')
 
     # what the file says is believed
-    for file, trial, option in zip(files, said, given):
+    for file, trial, option in zip(files, recorded, given):
         if trial not in (None, f'{option}'): raise ValueError(f'--trial {option}: {file} says that its images are those of trial {trial}; leave --trial out')
-    if not given and None in said and any(said): raise ValueError(f'{files[said.index(None)]}: it does not say its trial, as others do; name the trials with --trial, one a file, in the order of the files')
-    if not given and None in said and sorted(files, key=_natural) != list(files):
+    if not given and None in recorded and any(recorded): raise ValueError(f'{files[recorded.index(None)]}: it does not say its trial, as others do; name the trials with --trial, one a file, in the order of the files')
+    if not given and None in recorded and sorted(files, key=_natural) != list(files):
         raise ValueError('--features: these files do not say their trials, and are not in the order of the numbers in their names; name the trials with --trial, one a file, in the order of the files')
-    trials = [int(trial) for trial in said] if all(said) else list(given) or list(range(1, len(files) + 1))
+    trials = [int(trial) for trial in recorded] if all(recorded) else list(given) or list(range(1, len(files) + 1))
 
     # one model a trial
     for n, trial in enumerate(trials):
@@ -488,7 +488,7 @@ def messages(
         warnings.simplefilter('always', UserWarning)
         warnings.showwarning = lambda message, *_, **__: print(f'{command}: {message}', file=sys.stderr)
         try: yield
-        except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
             print(f'{command}: {error}', file=sys.stderr)
             raise SystemExit(2) from error
 

@@ -347,11 +347,13 @@ class Train:
             if report.errors: raise DataError(f'{self.root}: {len(report.errors)} errors in the dataset, see above. idkl-check lists all of them; --no-check trains all the same')
 
         # the images
-        folder = out or new_run(self.preset, 'runs')
-        records = data(chosen, make_folder(folder))
+        folder = out or Path('runs')/self.preset
+        if self.root is None: folder = make_folder(out or new_run(self.preset, 'runs'))     # they are drawn there
+        records = data(chosen, folder)
         if self.trial is not None and dataset_name(records) != 'RegDB': raise ValueError(f'--trial {self.trial} is a choice of RegDB; leave it out for {dataset_name(records)}')
         training, test = records.where(split=('train', 'val')), records.where(split='test')
         rehearse(test, chosen.trial)
+        if self.root is not None: folder = make_folder(out or new_run(self.preset, 'runs'))
 
         # the network
         watch, words = ToTensorBoard(folder/'tensorboard') if self.tensorboard else None, dataset_words(records, chosen.trial)
@@ -378,10 +380,14 @@ def in_options(
     folder:Path,         # of the run
 ):
     "Messages that speak of Python calls speak of the command's options instead"
-    def translated(error): return re.sub(r'resume\(.*\)', f'--resume --out {folder}', str(error))
+    names = '|'.join(f.name for f in dataclasses.fields(TrainConfig))
+    def translated(error):
+        text = re.sub(r'resume\(.*\)', f'--resume --out {folder}', str(error))
+        return re.sub(rf"\b({names})='?(\w+)'?", lambda found: f'--{found[1].replace("_", "-")} {found[2]}', text)
     try: yield
     except FileExistsError as error: raise FileExistsError(f'--out {folder}: a run is here already. Go on with it by --resume --out {folder}, name another folder with --out, or move this one away') from error
     except ChildProcessError as error: raise ChildProcessError(translated(error)) from error
+    except MemoryError as error: raise MemoryError(translated(error)) from error
     except KeyboardInterrupt as error: raise KeyboardInterrupt(translated(error)) from error
     except SystemExit as error: raise SystemExit(translated(error) if isinstance(error.code, str) else error.code) from error
 
@@ -395,12 +401,15 @@ def train_main(
 ):
     "The command `idkl-train`"
     args = list(sys.argv[1:] if args is None else args)
-    named = [b for a, b in zip(args, args[1:]) if a == '--preset'] + [a.split('=', 1)[1] for a in args if a.startswith('--preset=')]
-    preset = named[-1] if named else 'embedded'
+    def given(option): return ([b for a, b in zip(args, args[1:]) if a == option] + [a.split('=', 1)[1] for a in args if a.startswith(f'{option}=')] or [None])[-1]
+    preset, out = given('--preset') or 'embedded', given('--out')
     if preset not in PRESETS:
         print(f'idkl-train: --preset {preset}: choose one of {", ".join(PRESETS)}', file=sys.stderr)
         raise SystemExit(2)
-    default, about = Train(Settings.of(PRESETS[preset]), preset), f'{Train.__doc__}. The presets:\n\n{preset_table()}\n\nDefaults below are those of {preset}; a batch has 2*P*K images.'
+    config = PRESETS[preset]
+    if '--resume' in args and out and not given('--preset'):     # a run goes on with its own settings
+        with messages('idkl-train'), contextlib.suppress(FileNotFoundError): config = _about(model_folder(out))['config']
+    default, about = Train(Settings.of(config), preset), f'{Train.__doc__}. The presets:\n\n{preset_table()}\n\nDefaults below are those of {preset}; a batch has 2*P*K images.'
     with messages('idkl-train'): tyro.cli(Train, prog='idkl-train', args=args, default=default, description=about).run()
 
 # %% ../nbs/23_runs.ipynb #0cca8311

@@ -207,3 +207,24 @@ def test_the_coupling_of_the_drawn_world(tmp_path):
     refused(command(train_main, *tiny, '--resume', '--out', tmp_path/'run', '--coupling', .5), 'drawn with seed 7, coupling 0.0, not with seed 7, coupling 0.5')
     refused(command(train_main, *tiny, '--out', tmp_path/'never', '--coupling', 2), 'coupling must be from 0')
     assert not (tmp_path/'never').exists()
+
+
+def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch):
+    "Without a preset, the options of the first call need not be repeated; an option that is given counts"
+    import idkl_nb.runs as runs
+    assert command(train_main, *tiny, '--out', tmp_path/'run').code == 0
+    seen = []
+    monkeypatch.setattr(runs.Train, 'run', lambda self: seen.append(self.settings.config()))
+    own = json.loads((tmp_path/'run'/'model'/'config.json').read_text())['config']
+    for out in (tmp_path/'run', tmp_path/'run'/'model'):
+        command(train_main, '--resume', '--out', out)
+        command(train_main, '--resume', f'--out={out}', '--epochs', 3)
+    assert [config.epochs for config in seen] == [1, 3, 1, 3] and {config.P for config in seen} == {own['P']} == {2}
+
+
+def test_a_refused_command_leaves_no_run(bench, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = shutil.copytree(bench.roots.sysu, tmp_path/'data')
+    (root/'exp'/'rand_perm_cam.mat').unlink()
+    refused(command(train_main, *tiny, '--root', root, '--no-check'), 'could not be scored')
+    assert [path.name for path in tmp_path.iterdir()] == ['data']
