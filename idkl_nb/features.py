@@ -386,6 +386,16 @@ def _natural(
 )->list:        # its words and numbers; sorts trial 2 before trial 10
     return [(0, int(word), '') if word.isdecimal() else (1, 0, word) for word in re.split('([0-9]+)', str(path))]
 
+def _numbered_in_order(
+    files:tuple[Path, ...],     # several
+)->bool:
+    "Whether they stand in the order of the numbers in their names; where the names differ in one number, these must be 1, 2, ... or 0, 1, ..."
+    keys = [_natural(file) for file in files]
+    differing = [column for column in zip(*keys) if len(set(column)) > 1]
+    numbers = [number for kind, number, _ in differing[0] if kind == 0] if len(differing) == 1 else []
+    counted = [list(range(first, first + len(files))) for first in (0, 1)]
+    return sorted(keys) == keys and (len(numbers) < len(files) or numbers in counted)
+
 def _check_files(
     files:tuple[Path, ...],     # of features
 ):
@@ -408,8 +418,8 @@ def _trials(
     for file, trial, option in zip(files, recorded, given):
         if trial not in (None, f'{option}'): raise ValueError(f'--trial {option}: {file} says that its images are those of trial {trial}; leave --trial out')
     if not given and None in recorded and any(recorded): raise ValueError(f'{files[recorded.index(None)]}: it does not say its trial, as others do; name the trials with --trial, one a file, in the order of the files')
-    if not given and None in recorded and sorted(files, key=_natural) != list(files):
-        raise ValueError('--features: these files do not say their trials, and are not in the order of the numbers in their names; name the trials with --trial, one a file, in the order of the files')
+    if not given and None in recorded and not _numbered_in_order(files):
+        raise ValueError('--features: these files do not say their trials, and are not numbered 1, 2, ... in this order; name the trials with --trial, one a file, in the order of the files')
     trials = [int(trial) for trial in recorded] if all(recorded) else list(given) or list(range(1, len(files) + 1))
 
     # one model a trial

@@ -101,7 +101,8 @@ def test_a_file_is_believed_over_the_option(roots, tmp_path, capsys):
 
 def test_files_that_say_nothing_are_trials_in_the_order_of_their_numbers(roots, tmp_path, capsys):
     one, ten, two = (trial_file(roots, tmp_path, trial, says=False) for trial in (1, 10, 2))
-    assert 'not in the order of the numbers in their names' in evaluated(capsys, '--features', one, ten, two, '--protocol', 'regdb')[1]
+    for files in ((one, ten, two), (one, ten), (two, ten)): assert 'do not say their trials, and are not numbered 1, 2, ...' in evaluated(capsys, '--features', *files, '--protocol', 'regdb')[1]
+    assert evaluated(capsys, '--features', one, two, '--protocol', 'regdb')[0]['about']['trials'] == [1, 2]
     assert evaluated(capsys, '--features', one, ten, two, '--protocol', 'regdb', '--trial', 1, 10, 2)[0]['about']['trials'] == [1, 2, 10]
     assert evaluated(capsys, '--features', one, '--protocol', 'regdb', '--trial', 7)[0]['about']['trial'] == 7
     assert '2 numbers for 3 files' in evaluated(capsys, '--features', one, ten, two, '--protocol', 'regdb', '--trial', 1, 10)[1]
