@@ -31,7 +31,7 @@ class TrainConfig:
     height:int = 384               # of the input, in pixels
     width:int = 128                # of the input, in pixels
     P:int = 12                     # identities in a batch
-    K:int = 5                      # images of an identity in each modality: 120 images in all
+    K:int = 5                      # images of an identity in each modality; a batch has 2*P*K images
     epochs:int = 120               # not in the paper
     batches:int|None = None        # in an epoch; None: enough to see every image once on average
     lr:float = 3e-5                # Adam's learning rate

@@ -203,6 +203,7 @@ def fit(
     validation:Records|None=None,  # images of other people, to keep the best weights by
     progress:bool=True,      # show a progress bar
     on_log=None,             # function of a DataFrame, called with the newest rows of the log at every look
+    dataset:dict|None=None,  # words that tell the dataset of the images from others, such as `name` and `trial`; kept in config.json
 )->tuple[IDKL, pd.DataFrame]: # the trained network on its device, and the log: one row a step
     "Train on the images of a table. Raises FileExistsError, ValueError, DataError, FloatingPointError, CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C was pressed"
     folder, precision = Path(folder), choose_precision(config.precision)
@@ -213,7 +214,7 @@ def fit(
     if validation is not None and np.isin(validation.identity, identities).any(): raise ValueError('validation shows people who are trained on; choose other identities')
     if validation is not None and not all(len(validation.where(modality=kind)) for kind in (VISIBLE, INFRARED)): raise ValueError('validation needs images of both modalities')
     make_folder(folder)
-    about = dict(config=settings(config), precision=dataclasses.asdict(precision), identities=identities.tolist(), images=len(records), fingerprint=_fingerprint(records))
+    about = dict(config=settings(config), precision=dataclasses.asdict(precision), identities=identities.tolist(), images=len(records), fingerprint=_fingerprint(records), dataset=dataset)
     if accelerator.is_main_process: write_whole(folder/'config.json', lambda opened: opened.write(json.dumps(about, indent=1).encode()))
     if progress and accelerator.is_main_process: tqdm.write(f'training in {precision}')
     return _go(accelerator, config, records, folder, validation, progress, on_log)

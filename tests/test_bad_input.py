@@ -88,6 +88,11 @@ class Bench:
 
     def table(self, features=None, records=None, about=None): return FeatureTable(self.features if features is None else features, self.test if records is None else records, about or {})
 
+    def saved(self, features=None, records=None):
+        "A file of features"
+        save_features(self.table(features, records), path := self.new('saved.npz'))
+        return path
+
     def npz(self, **columns):
         path = self.new('features.npz')
         good = dict(features=np.eye(2), path=np.array(['cam1/1.jpg', 'cam3/1.jpg']), identity=np.array([1, 1]), camera=np.array([1, 3]), modality=np.array([0, 1]))
@@ -99,6 +104,14 @@ class Bench:
         "A trained run"
         fit(small, self.train, self.folder/'runs'/'run', **quiet)
         return self.folder/'runs'/'run'
+
+    @functools.cached_property
+    def seen(self):
+        "The dataset of that run with another list of people to test on, one of whom it was trained on"
+        fit(small, self.train, self.folder/'runs'/'named', dataset=dict(name='SYSU-MM01'), **quiet)
+        root = self.copy('sysu', 'exp/train_id.txt', '2,5')
+        (root/'exp'/'test_id.txt').write_text('1,4')
+        return root
 
     def spoiled(self, name, content):
         "A copy of that run in which a file has another content"
@@ -305,13 +318,16 @@ area('checkpoints',
 
 area('feature files',
     ('a column that is missing', lambda b: load_features(b.npz(camera=None)), DataError, r"keys that are missing: \['camera'\]"),
-    ('a column that is misspelt', lambda b: load_features(b.npz(ids=np.array([1, 1]))), DataError, r"do not belong here: \['ids'\]"),
+    ('a split that is misspelt', lambda b: load_features(b.npz(Splits=np.array(['test', 'test']))), DataError, r"do not belong here: \['Splits'\]; is split meant"),
+    ('a word for the modality that is none', lambda b: load_features(b.npz(modality=np.array(['Radar', 'IR']))), DataError, 'modality Radar occurs; expected 0 and 1, or in any case visible, vis, rgb'),
+    ('training people among the test people', lambda b: score_features(b.table(about=dict(trained_on='{"name": "SYSU-MM01", "identities": [1, 4]}')), SYSU()), DataError, r'1 of 2 test identities were trained on \(4\).*worthless'),
+    ('trained_on that is no JSON', lambda b: score_features(b.table(about=dict(trained_on='RegDB')), SYSU()), DataError, 'trained_on is RegDB; expected a JSON text with name and identities'),
     ('features of NaN', lambda b: load_features(b.npz(features=np.full((2, 2), nan))), DataError, '2 of 2 features are NaN or infinite, the first is that of cam1/1.jpg'),
     ('features that are whole numbers', lambda b: load_features(b.npz(features=np.eye(2, dtype=int))), DataError, 'expected float16, float32 or float64'),
     ('one record too few', lambda b: load_features(b.npz(identity=np.array([1]))), DataError, r'identity is int64 of shape \(1,\)'),
     ('a third modality', lambda b: load_features(b.npz(modality=np.array([1, 2]))), DataError, r'modality 2 occurs; expected one of \(0, 1\)'),
     ('a path out of the root', lambda b: load_features(b.npz(path=np.array(['../a.jpg', 'b.jpg']))), DataError, "relative to the dataset's root"),
-    ('objects that would run code', lambda b: load_features(b.npz(path=np.array([Path('a'), Path('b')], dtype=object))), DataError, 'allow_pickle'),
+    ('objects that would run code', lambda b: load_features(b.npz(path=np.array([Path('a'), Path('b')], dtype=object))), DataError, 'path holds objects that are not text .*nothing is unpickled'),
     ('a folder', lambda b: load_features(b.new()), DataError, 'unknown ending'),
     ('another ending', lambda b: save_features(b.table(), b.new('a.pt')), DataError, 'choose .safetensors or .npz'),
     ('a folder that is not there', lambda b: save_features(b.table(), b.new()/'none'/'a.npz'), FileNotFoundError, 'none: no such folder; make it first'),
@@ -354,14 +370,25 @@ area('command lines',
     ('idkl-train, a damaged dataset', lambda b: said(train_main, '--preset', 'smoke', '--root', b.copy('sysu', 'exp/test_id.txt', '1,4'), '--out', b.new('run')), SystemExit, '(?s)code 2: .*identity in two splits.*errors in the dataset, see above'),
     ('idkl-train, a trial of SYSU-MM01', lambda b: said(train_main, '--preset', 'smoke', '--root', b.roots['sysu'], '--trial', 2, '--out', b.new('run')), SystemExit, '--trial 2 is a choice of RegDB'),
     ('idkl-train, resuming nothing', lambda b: said(train_main, '--resume', '--out', b.new('run')), SystemExit, 'code 2: .*no run of idkl-train is here'),
+    ('idkl-train, a trial of a drawn world', lambda b: said(train_main, '--preset', 'smoke', '--trial', 2, '--out', b.new('run')), SystemExit, 'code 2: .*--trial 2 is a choice of RegDB; leave it out for a drawn world'),
+    ('idkl-train, a coupling of a real dataset', lambda b: said(train_main, '--preset', 'smoke', '--root', b.roots['sysu'], '--coupling', 0), SystemExit, 'code 2: .*--coupling is for a drawn world'),
+    ('idkl-train, a coupling of NaN', lambda b: said(train_main, '--preset', 'smoke', '--coupling', 'nan', '--out', b.new('run')), SystemExit, 'code 2: .*coupling must be from 0'),
+    ('idkl-train, a device that is none', lambda b: said(train_main, '--preset', 'smoke', '--device', 'gpu'), SystemExit, 'code 2: idkl-train: --device gpu'),
+    ('idkl-train, no gallery draws', lambda b: said(train_main, '--preset', 'smoke', '--P', 2, '--no-check', '--root', b.copy('sysu', 'exp/rand_perm_cam.mat', None), '--out', b.new('run')), SystemExit, 'code 2: .*could not be scored after the training: .*rand_perm_cam.mat: the file of gallery draws is missing'),
     ('idkl-train, resuming without a name', lambda b: said(train_main, '--resume'), SystemExit, 'code 2: .*name the run with --out'),
     ('idkl-train, a file for the output', lambda b: said(train_main, '--preset', 'smoke', '--out', b.file()), SystemExit, "code 2: .*this folder can't be made"),
     ('idkl-train, an output where nobody may write', lambda b: said(train_main, '--preset', 'smoke', '--out', '/proc/idkl'), SystemExit, "code 2: idkl-train: /proc/idkl: this folder can't be made"),
     ('idkl-train, weights that are none', lambda b: said(train_main, '--preset', 'smoke', '--model.weights', b.file(b'x', 'w.pth'), '--root', b.roots['sysu'], '--out', b.new('run'), '--P', 2), SystemExit, '(?s)code 2: .*w.pth: not a state dictionary'),
     ('idkl-embed, no network', lambda b: said(embed_main, '--images', b.folder, '--out', b.new('a.npz')), SystemExit, 'code 2: .*either --run or --released'),
     ('idkl-embed, no run', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.new(), '--out', b.new('a.npz')), SystemExit, 'code 2: .*does not hold a run'),
+    ('idkl-embed, a folder above the run', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.folder, '--out', b.new('a.npz')), SystemExit, 'code 2: .*does not hold a run. Expected the folder that idkl-train named'),
+    ('idkl-embed, a height for a run', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.run, '--out', b.new('a.npz'), '--height', 64), SystemExit, 'code 2: .*a run knows its own'),
+    ('idkl-embed, people whom the run has seen', lambda b: said(embed_main, '--images', b.seen, '--run', b.folder/'runs'/'named', '--out', b.new('a.npz')), SystemExit, r'code 2: .*1 of 2 test identities were trained on \(1\)'),
     ('idkl-embed, a device that is none', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.run, '--out', b.new('a.npz'), '--device', 'gpu'), SystemExit, 'code 2: idkl-embed: --device gpu'),
     ('idkl-embed, a folder without images', lambda b: (images_below(b.new(), VISIBLE)), DataError, 'no .jpg, .png or .bmp image below this folder'),
+    ('idkl-evaluate, a protocol of another dataset', lambda b: said(evaluate_main, '--features', b.saved(), '--protocol', 'regdb'), SystemExit, 'code 2: .*these are images of SYSU-MM01, and --protocol regdb is of RegDB'),
+    ('idkl-evaluate, one file twice', lambda b: said(evaluate_main, '--features', file := b.saved(), file, '--protocol', 'regdb'), SystemExit, 'code 2: .*is named twice'),
+    ('idkl-evaluate, an image that is missing', lambda b: said(evaluate_main, '--features', b.saved(b.features[1:], b.test[1:]), '--protocol', 'sysu-all-single', '--root', b.roots['sysu']), SystemExit, r'code 2: .*1 of 32 test images of the dataset sysu are missing: cam1/0004/0001.jpg'),
     ('idkl-evaluate, no such file', lambda b: said(evaluate_main, '--features', 'none.npz', '--protocol', 'llcm'), SystemExit, 'code 2: idkl-evaluate: none.npz: no such file'),
     ('idkl-check, no such folder', lambda b: said(check_main, b.folder/'none'), SystemExit, 'code 2: idkl-check: .*none: no such folder'),
     ('idkl-check, a misspelt option', lambda b: said(check_main, b.folder, '--quik'), SystemExit, '(?s)code 2: .*Unrecognized options: --quik'),
