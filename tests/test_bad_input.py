@@ -295,7 +295,7 @@ area('checkpoints',
     ('checkpoints that are all damaged', lambda b: Checkpoints(b.file(b'x', 'step-000000001.safetensors').parent).newest(), CheckpointError, 'none of the 1 checkpoints can be read'),
     ('keep = 0', lambda b: Checkpoints(b.new(), keep=0), ValueError, 'keep must be at least 1'),
     ('a released checkpoint that runs code', lambda b: load_released_checkpoint(torch.save(dict(act=nn.ReLU()), file := b.new('a.pth')) or file), CheckpointError, 'holds more than tensors, or is damaged'),
-    ('a released checkpoint of another network', lambda b: load_released_checkpoint(torch.save(dict(a=torch.zeros(2)), file := b.new('a.pth')) or file), CheckpointError, 'tensors are missing, for example'))
+    ('a released checkpoint of another network', lambda b: load_released_checkpoint(torch.save(dict(a=torch.zeros(2)), file := b.new('a.pth')) or file), CheckpointError, 'tensors are missing or of another shape, for example: backbone'))
 
 area('feature files',
     ('a column that is missing', lambda b: load_features(b.npz(camera=None)), DataError, r"keys that are missing: \['camera'\]"),
