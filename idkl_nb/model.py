@@ -207,8 +207,8 @@ class IDKLObjective:
         terms = base_loss((sh.pooled, sh.logits, sh.modality), (sp.pooled, sp.logits, sp.modality), ids, modality, c.margin, c.smoothing)
         if c.lambda_ip: terms |= purifier_loss(ip.pooled, sp.logits, ip.logits_enhanced, ip.logits_purified, ids, modality, c.margin, c.smoothing)
         feature, logits = self.teacher(features)
-        if c.lambda_tgsa: terms['tgsa'] = distillation_loss(feature, sh.pooled, modality, c.reduction)
-        if c.lambda_csa: terms['csa'] = csa_loss(sh.logits, logits, c.reduction)
+        if c.lambda_tgsa: terms['tgsa'] = distillation_loss(shared=sh.pooled, specific=feature, modality=modality, reduction=c.reduction)
+        if c.lambda_csa: terms['csa'] = csa_loss(logits_shared=sh.logits, logits_specific=logits, reduction=c.reduction)
         if c.lambda_mdr:
             visible, infrared = pair_modalities(sh.pooled, ids, modality)  # (N,) rows each
             terms['mdr'] = mdr_loss(sh.pooled[visible], sh.pooled[infrared], sh.logits[visible], sh.logits[infrared], c.reduction)

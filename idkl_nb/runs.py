@@ -15,13 +15,14 @@ from typing import Annotated, Literal
 import numpy as np, pandas as pd, torch, tyro
 from torch import nn
 
+from .backbone import load_weights, resnet
 from .check import check
 from .datasets import DataError, Records, read_dataset, write_sysu
 from .features import FeatureTable, embed, make_folder, save_features, score_features, write_whole
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
-from .training import fit, load, load_released_checkpoint, precision_of, resume
+from .training import fit, load, load_released_checkpoint, precision_of, resume, settings_to_resume
 from .world import INFRARED, MODALITIES, VISIBLE, World
 
 # %% ../nbs/23_runs.ipynb #c1117a09
@@ -195,14 +196,15 @@ class Train:
             report = check(self.root, self.trial, quick=True)
             if report.findings: print(report.text(3), file=sys.stderr)
             if report.errors: raise DataError(f'{self.root}: {len(report.errors)} errors in the dataset, see above. idkl-check lists all of them; --no-check trains all the same')
-        smoke = dict(people=(5, 1, 2)) if self.preset == 'smoke' else {}
+        smoke, model = dict(people=(5, 1, 2)) if self.preset == 'smoke' else {}, self.config.model
+        if model.weights is not None and not self.resume: load_weights(resnet(model.backbone), model.backbone, model.weights)     # complains before there is a folder
         folder = self.out or new_run(self.preset, 'runs')
         asked = Experiment(folder.name, self.config, self.root, self.trial, **smoke)
         records = data(asked, make_folder(folder))
         if self.trial != 1 and dataset_name(records) != 'RegDB': raise ValueError(f'--trial {self.trial} is a choice of RegDB; leave it out for {dataset_name(records)}')
         training, test = records.where(split=('train', 'val')), records.where(split='test')
         watch = ToTensorBoard(folder/'tensorboard') if self.tensorboard else None
-        model, _ = resume(folder/'model', training, on_log=watch) if self.resume else fit(self.config, training, folder/'model', on_log=watch)
+        model, _ = resume(folder/'model', training, on_log=watch, config=self.config) if self.resume else fit(self.config, training, folder/'model', on_log=watch)
         if torch.distributed.is_initialized() and torch.distributed.get_rank(): return folder      # the first process does the rest
         config, name = load(folder/'model')[1], 'synthetic' if self.root is None else dataset_name(records)
         table = embed(model.embedder(), test, config.height, config.width, workers=config.workers, feature='IDKL, shared', version=name)
@@ -217,7 +219,7 @@ class Train:
 def _said(command, action):
     "Run it; what the user can mend ends it with one message and exit code 2"
     try: action()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         print(f'{command}: {error}', file=sys.stderr)
         raise SystemExit(2) from error
 
@@ -226,12 +228,16 @@ def train_main(
 ):
     "The command `idkl-train`"
     args = list(sys.argv[1:] if args is None else args)
-    named = [b for a, b in zip(args, args[1:]) if a == '--preset'] + [a.split('=', 1)[1] for a in args if a.startswith('--preset=')]
-    preset = named[-1] if named else 'embedded'
+    def given(option): return [b for a, b in zip(args, args[1:]) if a == option] + [a.split('=', 1)[1] for a in args if a.startswith(f'{option}=')]
+    preset = (given('--preset') or ['embedded'])[-1]
     if preset not in PRESETS:
         print(f'idkl-train: --preset {preset}: choose one of {", ".join(PRESETS)}', file=sys.stderr)
         raise SystemExit(2)
-    _said('idkl-train', lambda: tyro.cli(Train, prog='idkl-train', args=args, default=Train(PRESETS[preset], preset)).run())
+    def run():
+        settings, out = PRESETS[preset], Path((given('--out') or [''])[-1])/'model'
+        if '--resume' in args and (out/'config.json').is_file(): settings = settings_to_resume(out, settings if given('--preset') else None)
+        tyro.cli(Train, prog='idkl-train', args=args, default=Train(settings, preset)).run()
+    _said('idkl-train', run)
 
 # %% ../nbs/23_runs.ipynb #0cca8311
 def images_below(

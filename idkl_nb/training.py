@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HANGUP', 'NO_MEMORY', 'MAY_CHANGE', 'check_finite', 'read_log', 'forecast', 'validation_mAP', 'memory_cure', 'fit',
-           'precision_of', 'refused_changes', 'resume', 'load']
+           'precision_of', 'refused_changes', 'settings_to_resume', 'resume', 'load']
 
 # %% ../nbs/19_training.ipynb #3f3c8e60
 import contextlib, dataclasses, json, math, re, signal, threading, time, zlib
@@ -310,6 +310,15 @@ def refused_changes(
     if asked.precision == precision and 'precision' in names: names.remove('precision')
     if asked.epochs < begun.epochs: names.append('epochs')
     return [f'{name} = {after[name]!r}, began with {before[name]!r}' for name in names]
+
+def settings_to_resume(
+    folder,                  # of a run
+    preset:TrainConfig|None=None,  # that was named again; None: none was
+)->TrainConfig:
+    "What a command begins with when it goes on with a run: the run's settings; with a preset, all that it fixes, so that a wrong one is refused"
+    begun = _about(folder)['config']
+    if preset is None: return begun
+    return dataclasses.replace(preset, **{name: getattr(begun, name) for name in MAY_CHANGE})
 
 def resume(
     folder,                  # of a run that was stopped, or finished

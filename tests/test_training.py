@@ -1,13 +1,19 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
-import json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
+import contextlib, io, json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
+from dataclasses import replace
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
+from urllib.error import URLError
 import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file
+from torchvision.models import resnet18
 from idkl_nb import backbone, training
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.datasets import read_sysu, write_sysu
 from idkl_nb.precision import Device
+from idkl_nb.runs import train_main
+from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
@@ -361,6 +367,59 @@ def test_another_fault_keeps_its_words(people, tmp_path, monkeypatch):
     def fail(*args, **kwargs): raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
     monkeypatch.setattr(Trainer, 'step', fail)
     with pytest.raises(RuntimeError, match='^mat1 and mat2'): fit(config, people, tmp_path/'run', progress=False)
+
+
+# The same by idkl-train
+
+def command(*words):
+    "Its exit code, and what it printed"
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed): train_main([str(word) for word in words])
+    except SystemExit as end: return end.code, printed.getvalue()
+    return 0, printed.getvalue()
+
+
+def test_idkl_train_goes_on(world, tmp_path):
+    "Without options, with those that may change, and not with others"
+    out, root = tmp_path/'run', ('--root', world.root, '--no-check')
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--epochs', 1, '--out', out, *root)
+    assert code == 0, printed
+    once = (out/'model'/'weights.safetensors').read_bytes()
+    for words, message in ((('--lr', 1e-4), 'lr = 0.0001, began with 0.001. Leave them out'), (('--preset', 'embedded'), 'P = 8, began with 3')):
+        code, printed = command('--resume', '--out', out, *root, *words)
+        assert code == 2 and printed.startswith('idkl-train: ') and message in printed
+    code, printed = command('--resume', '--out', out, *root)
+    assert code == 0 and (out/'model'/'weights.safetensors').read_bytes() == once, printed
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--resume', '--out', out, *root, '--epochs', 2, '--log-every', 1)
+    assert code == 0, printed
+    assert (out/'model'/'weights-1-epochs.safetensors').read_bytes() == once
+    assert (load(out/'model')[1].epochs, load(out/'model')[1].log_every) == (2, 1) and len(read_log(out/'model')) == 4
+
+
+def test_idkl_train_without_a_network(world, tmp_path):
+    "No weights: no folder, a message that names the option; and the same command with that option trains"
+    out, file = tmp_path/'run', tmp_path/'resnet18.pth'
+    tiny = ('--model.backbone', 'resnet18', '--height', 32, '--width', 16, '--P', 2, '--K', 1, '--epochs', 1, '--batches', 1, '--precision', 'no', '--workers', 0)
+    words = ('--preset', 'sysu-paper', *tiny, '--root', world.root, '--no-check', '--out', out)
+    with patch('torchvision.models._api.load_state_dict_from_url', side_effect=URLError('no network')):
+        code, printed = command(*words)
+        assert code == 2 and '--model.weights FILE' in printed and not out.exists(), printed
+        code, printed = command(*words, '--resume')
+        assert code == 2 and 'no run of idkl-train is here' in printed
+        torch.save({'state_dict': resnet18().state_dict()}, file)
+        code, printed = command(*words, '--model.weights', file)
+        assert code == 0 and (out/'model'/'weights.safetensors').exists(), printed
+        file.unlink()
+        code, printed = command('--resume', '--out', out, '--root', world.root, '--epochs', 2)      # nothing is read or downloaded again
+        assert code == 0 and load(out/'model')[1].epochs == 2, printed
+
+
+def test_idkl_train_with_too_little_memory(world, tmp_path, monkeypatch):
+    def fail(*args, **kwargs): raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(Trainer, 'step', fail)
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--out', tmp_path/'run', '--root', world.root, '--no-check')
+    assert code == 2 and 'Traceback' not in printed and "smaller P or K" in printed
 
 
 SCRIPT = '''
