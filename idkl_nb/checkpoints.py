@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from .backbone import GeM, resnet
+from .backbone import GeM, read_weights, resnet, take_weights
 from .datasets import DataError
 from .features import make_folder, write_whole
 from .model import Embedder
@@ -114,22 +114,13 @@ def load_released_checkpoint(
     path,            # .pth or .pt of the released code
 )->Embedder:         # images (B, 3, H, W), normalised as ImageNet, to features (B, 2048); in test mode
     "The shared branch of a checkpoint trained with the paper's released code. Nothing in the file is executed. Raises CheckpointError"
-    path = Path(path)
-    if not path.is_file(): raise CheckpointError(f'{path}: no such file')
-    try: found = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error: raise CheckpointError(f'{path}: holds more than tensors, or is damaged ({type(error).__name__}). Save the state alone: torch.save(model.state_dict(), path)') from error
-    for name in ('state_dict', 'model'): found = found[name] if isinstance(found, dict) and isinstance(found.get(name), dict) else found
-    if not isinstance(found, dict): raise CheckpointError(f'{path}: expected a dictionary of tensors, found {type(found).__name__}')
-    found = {key.removeprefix('module.'): value for key, value in found.items()}
+    try: tensors = read_weights(path)
+    except ValueError as error: raise CheckpointError(str(error)) from error
     net, neck = resnet('resnet50', last_stride=1), nn.BatchNorm1d(2048)
-    def take(module, prefix):
-        wanted = {key: found.get(f'{prefix}.{key}') for key in module.state_dict()}
-        missing = [f'{prefix}.{key}' for key, value in wanted.items() if value is None and not key.endswith('num_batches_tracked')]
-        if missing: raise CheckpointError(f'{path}: {len(missing)} tensors are missing, for example {missing[0]}. Expected the state of the released model with a ResNet-50')
-        try: module.load_state_dict({key: value for key, value in wanted.items() if value is not None}, strict=False)
-        except RuntimeError as error: raise CheckpointError(f'{path}: {error}') from error
-    for part in ('conv1', 'bn1', 'layer1', 'layer2'): take(getattr(net, part), f'backbone.shared_module_fr.model_sh_fr.{part}')
-    for part in ('layer3', 'layer4'): take(getattr(net, part), f'backbone.shared_module_bh.model_sh_bh.{part}')
-    take(neck, 'bn_neck')
+    front, back = 'backbone.shared_module_fr.model_sh_fr', 'backbone.shared_module_bh.model_sh_bh'
+    places = {f'{front}.{part}.': getattr(net, part) for part in ('conv1', 'bn1', 'layer1', 'layer2')}
+    places |= {f'{back}.{part}.': getattr(net, part) for part in ('layer3', 'layer4')} | {'bn_neck.': neck}
+    wrong = [line for prefix, part in places.items() for line in take_weights(part, tensors, prefix)]
+    if wrong: raise CheckpointError(f'{path}: {len(wrong)} tensors are missing or of another shape, for example: {wrong[0]}. Expected the state of the released model with a ResNet-50')
     theta = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2)
     return Embedder(theta, nn.ModuleList([net.layer3, net.layer4]), GeM(3.), neck).eval()

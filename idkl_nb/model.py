@@ -7,7 +7,7 @@ __all__ = ['BASELINE', 'check_types', 'IDKLConfig', 'Branch', 'Purification', 'F
            'IDKLObjective']
 
 # %% ../nbs/11_model.ipynb #7e805750
-import dataclasses, typing
+import copy, dataclasses, typing
 from dataclasses import dataclass
 from typing import NamedTuple
 import pandas as pd, torch
@@ -157,8 +157,10 @@ class IDKL(nn.Module):
         return Features(shared, self.branch('specific', maps.specific, pooled.specific), purified)
 
     def embedder(self)->Embedder:
-        "The part for the test; it shares its weights with this network"
-        return Embedder(self.backbone.theta, self.backbone.phi, self.pools['shared'], self.necks['shared'])
+        "The part for the test, in evaluation mode. It shares its weights with this network, wherever either is moved to; the mode of this network stays as it is"
+        parts = nn.ModuleList([self.backbone.theta, self.backbone.phi, self.pools['shared'], self.necks['shared']])
+        shared = [tensors for module in parts.modules() for tensors in (module._parameters, module._buffers)]   # not copied
+        return Embedder(*copy.deepcopy(parts, {id(tensors): tensors for tensors in shared})).eval()
 
 # %% ../nbs/11_model.ipynb #edde4c32
 @dataclass(frozen=True)
@@ -205,8 +207,8 @@ class IDKLObjective:
         terms = base_loss((sh.pooled, sh.logits, sh.modality), (sp.pooled, sp.logits, sp.modality), ids, modality, c.margin, c.smoothing)
         if c.lambda_ip: terms |= purifier_loss(ip.pooled, sp.logits, ip.logits_enhanced, ip.logits_purified, ids, modality, c.margin, c.smoothing)
         feature, logits = self.teacher(features)
-        if c.lambda_tgsa: terms['tgsa'] = distillation_loss(feature, sh.pooled, modality, c.reduction)
-        if c.lambda_csa: terms['csa'] = csa_loss(sh.logits, logits, c.reduction)
+        if c.lambda_tgsa: terms['tgsa'] = distillation_loss(shared=sh.pooled, specific=feature, modality=modality, reduction=c.reduction)
+        if c.lambda_csa: terms['csa'] = csa_loss(logits_shared=sh.logits, logits_specific=logits, reduction=c.reduction)
         if c.lambda_mdr:
             visible, infrared = pair_modalities(sh.pooled, ids, modality)  # (N,) rows each
             terms['mdr'] = mdr_loss(sh.pooled[visible], sh.pooled[infrared], sh.logits[visible], sh.logits[infrared], c.reduction)

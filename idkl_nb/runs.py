@@ -18,13 +18,14 @@ import numpy as np, pandas as pd, torch, tyro
 from accelerate.state import AcceleratorState
 from torch import nn
 
+from .backbone import load_weights, resnet
 from .check import check
 from .datasets import DataError, Records, read_dataset, write_sysu
 from .features import FeatureTable, check_unseen, embed, layout_name, make_folder, messages, save_features, score_features, write_whole
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
-from .training import _about, _fingerprint, fit, load, load_released_checkpoint, precision_of, resume
+from .training import _about, _fingerprint, fit, load, load_released_checkpoint, precision_of, resume, settings_to_resume
 from .world import INFRARED, MODALITIES, VISIBLE, World
 
 # %% ../nbs/23_runs.ipynb #c1117a09
@@ -346,6 +347,9 @@ class Train:
             if report.findings: print(report.text(3), file=sys.stderr)
             if report.errors: raise DataError(f'{self.root}: {len(report.errors)} errors in the dataset, see above. idkl-check lists all of them; --no-check trains all the same')
 
+        model = chosen.config.model
+        if model.weights is not None and not begun: load_weights(resnet(model.backbone), model.backbone, model.weights)     # complains before there is a folder
+
         # the images
         folder = out or Path('runs')/self.preset
         if self.root is None: folder = make_folder(out or new_run(self.preset, 'runs'))     # they are drawn there
@@ -358,7 +362,7 @@ class Train:
         # the network
         watch, words = ToTensorBoard(folder/'tensorboard') if self.tensorboard else None, dataset_words(records, chosen.trial)
         with in_options(folder):
-            if self.resume: model, _ = resume(folder/'model', training, on_log=watch)
+            if self.resume: model, _ = resume(folder/'model', training, on_log=watch, config=chosen.config)
             else: model, _ = fit(chosen.config, training, folder/'model', on_log=watch, dataset=words)
         if torch.distributed.is_initialized() and torch.distributed.get_rank(): return folder      # the first process does the rest
 
@@ -407,8 +411,9 @@ def train_main(
         print(f'idkl-train: --preset {preset}: choose one of {", ".join(PRESETS)}', file=sys.stderr)
         raise SystemExit(2)
     config = PRESETS[preset]
-    if '--resume' in args and out and not given('--preset'):     # a run goes on with its own settings
-        with messages('idkl-train'), contextlib.suppress(FileNotFoundError): config = _about(model_folder(out))['config']
+    if '--resume' in args and out:     # a run goes on with its own settings
+        with messages('idkl-train'), contextlib.suppress(FileNotFoundError):
+            config = settings_to_resume(model_folder(out), config if given('--preset') else None)
     default, about = Train(Settings.of(config), preset), f'{Train.__doc__}. The presets:\n\n{preset_table()}\n\nDefaults below are those of {preset}; a batch has 2*P*K images.'
     with messages('idkl-train'): tyro.cli(Train, prog='idkl-train', args=args, default=default, description=about).run()
 

@@ -73,14 +73,14 @@ def tgsa_loss(
     return reduce_rows(tgsa_rows(a, b), reduction)
 
 # %% ../nbs/08_tgsa.ipynb #62d4d990
-def distillation_loss(
-    specific:Tensor,      # (B, C) features of the specific branch, the `a` of Eq. 16
-    shared:Tensor,        # (B, C) features of the shared branch for the same images
+def distillation_loss(*,  # by name, since an exchange would be seen by nobody
+    shared:Tensor,        # (B, C) features of the shared branch
+    specific:Tensor,      # (B, C) features of the specific branch for the same images, the `a` of Eq. 16
     modality:Tensor,      # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1, in any order; on the host or with the features
     reduction:str='sum',  # 'sum' over all B rows, as the paper writes, or their 'mean'
 )->Tensor:                # scalar
     "TGSA from the specific to the shared branch within each modality (Eq. 17). Raises ValueError for wrong shapes or labels"
-    if specific.shape != shared.shape or len(specific) != len(modality): raise ValueError(f'{tuple(specific.shape)} specific and {tuple(shared.shape)} shared features with {len(modality)} labels: all need the same images')
+    if specific.shape != shared.shape or len(specific) != len(modality): raise ValueError(f'{tuple(shared.shape)} shared and {tuple(specific.shape)} specific features with {len(modality)} labels: all need the same images')
     groups = [torch.where(modality.cpu() == kind)[0] for kind in (VISIBLE, INFRARED)]
     if sum(map(len, groups)) != len(modality): raise ValueError(f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}')
     groups = [send(rows, specific.device) for rows in groups]

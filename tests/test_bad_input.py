@@ -248,7 +248,8 @@ area('losses',
     ('a reversal by NaN', lambda b: reverse_gradient(b.x, nan), ValueError, 'alpha must be at least 0'),
     ('groups of unequal size', lambda b: tgsa_loss(b.x, b.x[:3]), ValueError, r'got \(8, 4\) and \(3, 4\)'),
     ('a misspelt reduction', lambda b: tgsa_loss(b.x, b.x, 'average'), ValueError, "'sum' or 'mean', got 'average'"),
-    ('modalities 1 and 2', lambda b: distillation_loss(b.x, b.x, b.light + 1), ValueError, r'modality must be 0 or 1, got \[1, 2\]'),
+    ('modalities 1 and 2', lambda b: distillation_loss(shared=b.x, specific=b.x, modality=b.light + 1), ValueError, r'modality must be 0 or 1, got \[1, 2\]'),
+    ('features without their names', lambda b: distillation_loss(b.x, b.x, b.light), TypeError, 'takes 0 positional arguments'),
     ('logits of unequal shape', lambda b: csa_loss(b.z, b.z[:2]), ValueError, r'expected two \(B, identities\)'),
     ('logits without partners', lambda b: mdr_loss(b.x, b.x, b.z, b.z[:2]), ValueError, r'expected two \(N, identities\) for 8 pairs'),
     ('more visible than infrared images', lambda b: pair_modalities(b.x, b.ids, torch.tensor([0]*5 + [1]*3)), ValueError, 'identity 0 has 3 visible and 1 infrared'),
@@ -314,7 +315,7 @@ area('checkpoints',
     ('checkpoints that are all damaged', lambda b: Checkpoints(b.file(b'x', 'step-000000001.safetensors').parent).newest(), CheckpointError, 'none of the 1 checkpoints can be read'),
     ('keep = 0', lambda b: Checkpoints(b.new(), keep=0), ValueError, 'keep must be at least 1'),
     ('a released checkpoint that runs code', lambda b: load_released_checkpoint(torch.save(dict(act=nn.ReLU()), file := b.new('a.pth')) or file), CheckpointError, 'holds more than tensors, or is damaged'),
-    ('a released checkpoint of another network', lambda b: load_released_checkpoint(torch.save(dict(a=torch.zeros(2)), file := b.new('a.pth')) or file), CheckpointError, 'tensors are missing, for example'))
+    ('a released checkpoint of another network', lambda b: load_released_checkpoint(torch.save(dict(a=torch.zeros(2)), file := b.new('a.pth')) or file), CheckpointError, 'tensors are missing or of another shape, for example: backbone'))
 
 area('feature files',
     ('a column that is missing', lambda b: load_features(b.npz(camera=None)), DataError, r"keys that are missing: \['camera'\]"),

@@ -1,13 +1,20 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
-import json, os, signal, subprocess, sys, textwrap, time, warnings
+import contextlib, io, json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
+from dataclasses import replace
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
+from urllib.error import URLError
 import numpy as np, pandas as pd, pytest, torch
 from safetensors.torch import load_file
+from torchvision.models import resnet18
+from idkl_nb import backbone, training
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.datasets import read_sysu, write_sysu
 from idkl_nb.precision import Device
-from idkl_nb.steps import PRESETS, settings
+from idkl_nb.runs import train_main
+from idkl_nb.steps import PRESETS, Trainer, settings
+from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
 
@@ -44,9 +51,9 @@ def weights(folder, name='weights'): return load_file(folder/f'{name}.safetensor
 def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def start(people, folder, slow=.1, before='', again=False, **changes):
+def start(people, folder, slow=.1, before='', again=False, progress=False, wrapper=(), streams=None, **changes):
     "A training in a process of its own, which pauses after each step; `before` is run first, and `again` resumes it"
-    go = f'resume({str(folder)!r}, records, progress=False)' if again else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress=False)'
+    go = f'resume({str(folder)!r}, records, progress={progress})' if again else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress={progress})'
     script = f'''
         import time, json
         from pathlib import Path
@@ -61,7 +68,15 @@ def start(people, folder, slow=.1, before='', again=False, **changes):
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
         {go}
     '''
-    return subprocess.Popen([sys.executable, '-c', before + textwrap.dedent(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([*wrapper, sys.executable, '-c', before + textwrap.dedent(script)], env=environment, text=True, **streams)
+
+
+def wait_for_a_step(folder, process):
+    log = folder/'log.jsonl'
+    while not log.exists() or not log.read_text():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(.02)
 
 
 def wait_for(folder, steps, process):
@@ -84,16 +99,51 @@ def test_killed(people, untouched, tmp_path, steps, pause):
     pd.testing.assert_frame_equal(timeless(read_log(tmp_path/'run')), timeless(read_log(untouched)))
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])]
+
+
+@pytest.mark.parametrize('number', SIGNALS)
 def test_stopped_by_a_signal(people, untouched, tmp_path, number):
     "The step is finished and saved, although no checkpoint is due"
     process = start(people, tmp_path/'run', save_every=10**6)
-    while not (tmp_path/'run'/'log.jsonl').exists() or not (tmp_path/'run'/'log.jsonl').read_text(): time.sleep(.02); assert process.poll() is None, process.stderr.read()
+    wait_for_a_step(tmp_path/'run', process)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode and 'stopped after step' in said
     assert len(Checkpoints(tmp_path/'run'/'checkpoints').files()) == 1
     resume(tmp_path/'run', people, progress=False)
+    assert same(weights(tmp_path/'run'), weights(untouched))
+
+
+needs_hangup = pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='this system has no SIGHUP')
+
+
+@needs_hangup
+def test_a_connection_that_is_closed(people, untouched, tmp_path):
+    "The terminal goes away while a bar is drawn into it; the system sends SIGHUP, and the shell a second one"
+    pty, fcntl, termios = [pytest.importorskip(name) for name in ('pty', 'fcntl', 'termios')]
+    terminal, ours = pty.openpty()
+    streams = dict(stdin=ours, stdout=ours, stderr=ours, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    process = start(people, tmp_path/'run', slow=.4, progress=True, streams=streams, save_every=10**6)
+    os.close(ours)
+    wait_for_a_step(tmp_path/'run', process)
+    os.close(terminal)
+    try: process.send_signal(signal.SIGHUP)
+    except ProcessLookupError: pass
+    assert process.wait(timeout=60) == 1
+    assert len(Checkpoints(tmp_path/'run'/'checkpoints').files()) == 1 and not (tmp_path/'run'/'weights.safetensors').exists()
+    resume(tmp_path/'run', people, progress=False)
+    assert same(weights(tmp_path/'run'), weights(untouched))
+
+
+@needs_hangup
+def test_nohup(people, untouched, tmp_path):
+    "A signal that is ignored stays ignored"
+    process = start(people, tmp_path/'run', wrapper=['nohup'], save_every=10**6)
+    wait_for_a_step(tmp_path/'run', process)
+    process.send_signal(signal.SIGHUP)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 0, printed
     assert same(weights(tmp_path/'run'), weights(untouched))
 
 
@@ -151,6 +201,225 @@ def test_bfloat16_trains_alike(people, untouched, tmp_path):
     first, reference = [read_log(folder).total.iloc[0] for folder in (tmp_path/'run', untouched)]
     np.testing.assert_allclose(first, reference, rtol=.03)
     assert abs(first - reference) > 1e-5*reference       # it really is another precision
+
+
+# What can fail, fails before anything is written
+
+def no_weights(*args, **kwargs): raise OSError('the weights could not be downloaded')
+
+
+def test_nothing_is_written_before_everything_is_there(people, untouched, tmp_path, monkeypatch):
+    "No weights, no such person, an image that is damaged: no folder; and then the same call works"
+    folder = tmp_path/'runs'/'run'
+    with monkeypatch.context() as patched:
+        patched.setattr(backbone, 'load_weights', no_weights)
+        with pytest.raises(OSError, match='could not be downloaded'): fit(config, people, folder, progress=False)
+    with pytest.raises(ValueError, match='choose a smaller P'): fit(replace(config, P=99), people, folder, progress=False)
+    assert not folder.parent.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(training, 'build_cache', no_weights)
+        with pytest.raises(OSError): fit(config, people, folder, progress=False)
+    assert not folder.exists()
+    fit(config, people, folder, progress=False)
+    assert same(weights(folder), weights(untouched))
+
+
+def stepless(folder, untouched):
+    "A run that was begun, and made no step"
+    folder.mkdir(parents=True)
+    shutil.copy(untouched/'config.json', folder)
+    (folder/'log.jsonl').write_text('')
+    return folder
+
+
+@pytest.mark.parametrize('again', ['fit', 'resume', 'resume with other settings'])
+def test_a_run_without_a_step_can_be_begun_anew(people, untouched, tmp_path, again):
+    other, folder = replace(config, lr=1e-4, epochs=1), stepless(tmp_path/'run', untouched)
+    if again == 'fit': fit(other, people, folder, progress=False)
+    else: resume(folder, people, progress=False, config=None if again == 'resume' else other)
+    assert load(folder)[1] == (config if again == 'resume' else other)
+    assert same(weights(folder), weights(untouched)) == (again == 'resume')
+
+
+@pytest.mark.parametrize('trace', ['log.jsonl', 'checkpoints/step-000000001.safetensors', 'best.safetensors'])
+def test_a_run_with_a_step_is_not_begun_anew(people, untouched, tmp_path, trace):
+    folder = stepless(tmp_path/'run', untouched)
+    (folder/trace).parent.mkdir(exist_ok=True)
+    (folder/trace).write_text(json.dumps(dict(step=0, total=1.)) + '\n')
+    with pytest.raises(FileExistsError, match='a run is here already'): fit(config, people, folder, progress=False)
+    with pytest.raises(ValueError, match='these differ: lr'): resume(folder, people, progress=False, config=replace(config, lr=1e-4))
+
+
+# A run that goes on, with settings
+
+def stop_at(step):
+    def stop(rows):
+        if rows.index[-1] >= step: signal.raise_signal(signal.SIGINT)
+    return stop
+
+
+def timeless(folder): return read_log(folder).drop(columns=['seconds', 'images_per_s'])
+
+
+def test_more_epochs_of_a_finished_run(people, untouched, tmp_path, monkeypatch):
+    "Asked for twice, they give the weights and the log of a run that had them from the beginning; the weights in between stay"
+    folder, once = tmp_path/'run', replace(config, epochs=1, save_every=10**6)
+    fit(once, people, folder, progress=False)
+    first = weights(folder)
+    monkeypatch.setattr(backbone, 'load_weights', no_weights)         # nothing is downloaded again
+    for epochs in (2, 3): resume(folder, people, progress=False, config=replace(once, epochs=epochs))
+    assert same(weights(folder), weights(untouched))
+    pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
+    assert same(weights(folder, 'weights-1-epochs'), first) and load(folder, 'weights-2-epochs')
+    assert load(folder)[1].epochs == 3
+    resume(folder, people, progress=False)                            # it is finished
+
+
+def test_more_epochs_of_a_run_that_was_stopped(people, untouched, tmp_path):
+    "With other settings that decide nothing; without a word, it goes on with these"
+    folder, changed = tmp_path/'run', replace(config, log_every=1, save_every=3, keep=5, validate_every=2, workers=1)
+    with pytest.raises(KeyboardInterrupt): fit(replace(config, epochs=2), people, folder, progress=False, on_log=stop_at(3))
+    with pytest.raises(KeyboardInterrupt): resume(folder, people, progress=False, on_log=stop_at(7), config=changed)
+    assert not (folder/'weights.safetensors').exists()
+    resume(folder, people, progress=False)
+    assert same(weights(folder), weights(untouched)) and load(folder)[1] == changed
+    pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
+
+
+def test_a_kill_between_the_old_weights_and_the_new_settings(people, untouched, tmp_path, monkeypatch):
+    "The end of the run as it was is made again from its last checkpoint"
+    folder = shutil.copytree(untouched, tmp_path/'run')
+    def killed(file, write):
+        if file.name in ('log.jsonl', 'config.json'): raise InterruptedError
+    with monkeypatch.context() as patched:
+        patched.setattr(training, 'write_whole', killed)
+        with pytest.raises(InterruptedError): resume(folder, people, progress=False, config=replace(config, epochs=4))
+    assert not (folder/'weights.safetensors').exists()
+    resume(folder, people, progress=False)
+    assert same(weights(folder), weights(untouched)) and load(folder)[1] == config
+
+
+REFUSED = {
+    'a learning rate': (dict(lr=1e-4), r'lr = 0\.0001, began with 0\.001'),
+    'a part of the model': (dict(model=replace(config.model, lambda_tgsa=.1)), r'model\.lambda_tgsa = 0\.1, began with 2\.4'),
+    'weights': (dict(model=replace(config.model, weights='other.pth')), r"model\.weights = 'other\.pth', began with 'WORLD_V1'"),
+    'fewer epochs': (dict(epochs=1), 'epochs = 1, began with 3'),
+    'another preset': (dict(P=8, K=4, batches=40, milestones=(13, 18), epochs=20), r'P = 8, .*K = 4, .*batches = 40, .*milestones = \[13, 18\], began with \[2\]'),
+    'among those that may change': (dict(epochs=9, workers=1, clip=1.), r'these differ: clip = 1\.0, began with None\. Leave them out')}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_other_settings_are_refused_by_name(people, untouched, tmp_path, name):
+    changes, message = REFUSED[name]
+    finished, stopped = shutil.copytree(untouched, tmp_path/'finished'), shutil.copytree(untouched, tmp_path/'stopped')
+    (stopped/'weights.safetensors').unlink()
+    for folder in (finished, stopped):
+        before = {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()}
+        with pytest.raises(ValueError, match=message): resume(folder, people, progress=False, config=replace(config, **changes))
+        assert {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()} == before
+
+
+def test_a_finished_run_is_only_read(people, untouched, tmp_path):
+    folder = shutil.copytree(untouched, tmp_path/'run')
+    resume(folder, people, progress=False, config=replace(config, workers=1, log_every=5))
+    assert (folder/'config.json').read_bytes() == (untouched/'config.json').read_bytes()
+    shutil.rmtree(folder/'checkpoints')
+    with pytest.raises(CheckpointError, match='the checkpoints of this finished run are gone'): resume(folder, people, progress=False, config=replace(config, epochs=4))
+    assert (folder/'weights.safetensors').exists()
+
+
+def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monkeypatch):
+    "As `fit` gives it; a device without values plays the GPU"
+    class Elsewhere:
+        device, is_main_process = torch.device('meta'), True
+    monkeypatch.setattr(training, 'make_accelerator', lambda precision='no': Elsewhere)
+    model, _ = resume(untouched, people, progress=False)
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {'meta'}
+
+
+# Too little memory
+
+CPU = '[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9437184000 bytes.'
+TOO_LITTLE = {
+    'CUDA': torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 8 GiB.\nIf reserved but unallocated memory is large'),
+    'CUDA, without a word': torch.cuda.OutOfMemoryError(),
+    'a CPU': RuntimeError(CPU),
+    'Linux': RuntimeError(CPU.replace('not enough memory: you tried', "can't allocate memory: you tried")),
+    'MPS': RuntimeError('MPS backend out of memory (MPS allocated: 8.00 GB)'),
+    'cuBLAS': RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
+    'Python': MemoryError()}
+
+
+@pytest.mark.parametrize('where', ['step', '__init__'])
+@pytest.mark.parametrize('name', TOO_LITTLE)
+def test_too_little_memory_is_said_in_a_sentence(people, tmp_path, monkeypatch, name, where):
+    "Which settings lower it, and what else they change"
+    def fail(*args, **kwargs): raise TOO_LITTLE[name]
+    monkeypatch.setattr(Trainer, where, fail)
+    with pytest.raises(MemoryError) as caught: fit(replace(config, P=4), people, tmp_path/'run', progress=False)
+    message = str(caught.value)
+    assert '\n' not in message and 'for a batch of 16 images of 64 x 32 pixels' in message and f'{tmp_path/"run"}: not enough memory' in message
+    for cure in ("precision='bf16' halves", 'P=2 with accumulate=2 keeps the images of a step, but triplets', 'smaller P or K', 'smaller height, width or model.backbone'): assert cure in message
+    assert (tmp_path/'run').exists() == (where == 'step')
+
+
+def test_another_fault_keeps_its_words(people, tmp_path, monkeypatch):
+    def fail(*args, **kwargs): raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
+    monkeypatch.setattr(Trainer, 'step', fail)
+    with pytest.raises(RuntimeError, match='^mat1 and mat2'): fit(config, people, tmp_path/'run', progress=False)
+
+
+# The same by idkl-train
+
+def command(*words):
+    "Its exit code, and what it printed"
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed): train_main([str(word) for word in words])
+    except SystemExit as end: return end.code, printed.getvalue()
+    return 0, printed.getvalue()
+
+
+def test_idkl_train_goes_on(world, tmp_path):
+    "Without options, with those that may change, and not with others"
+    out, root = tmp_path/'run', ('--root', world.root, '--no-check')
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--epochs', 1, '--out', out, *root)
+    assert code == 0, printed
+    once = (out/'model'/'weights.safetensors').read_bytes()
+    for words, message in ((('--lr', 1e-4), 'lr = 0.0001, began with 0.001. Leave them out'), (('--preset', 'embedded'), 'P = 8, began with 3')):
+        code, printed = command('--resume', '--out', out, *root, *words)
+        assert code == 2 and printed.startswith('idkl-train: ') and message in printed
+    code, printed = command('--resume', '--out', out, *root)
+    assert code == 0 and (out/'model'/'weights.safetensors').read_bytes() == once, printed
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--resume', '--out', out, *root, '--epochs', 2, '--log-every', 1)
+    assert code == 0, printed
+    assert (out/'model'/'weights-1-epochs.safetensors').read_bytes() == once
+    assert (load(out/'model')[1].epochs, load(out/'model')[1].log_every) == (2, 1) and len(read_log(out/'model')) == 4
+
+
+def test_idkl_train_without_a_network(world, tmp_path):
+    "No weights: no folder, a message that names the option; and the same command with that option trains"
+    out, file = tmp_path/'run', tmp_path/'resnet18.pth'
+    tiny = ('--model.backbone', 'resnet18', '--height', 32, '--width', 16, '--P', 2, '--K', 1, '--epochs', 1, '--batches', 1, '--precision', 'no', '--workers', 0)
+    words = ('--preset', 'sysu-paper', *tiny, '--root', world.root, '--no-check', '--out', out)
+    with patch('torchvision.models._api.load_state_dict_from_url', side_effect=URLError('no network')):
+        code, printed = command(*words)
+        assert code == 2 and '--model.weights FILE' in printed and not out.exists(), printed
+        code, printed = command(*words, '--resume')
+        assert code == 2 and 'no run of idkl-train is here' in printed
+        torch.save({'state_dict': resnet18().state_dict()}, file)
+        code, printed = command(*words, '--model.weights', file)
+        assert code == 0 and (out/'model'/'weights.safetensors').exists(), printed
+        file.unlink()
+        code, printed = command('--resume', '--out', out, '--root', world.root, '--epochs', 2)      # nothing is read or downloaded again
+        assert code == 0 and load(out/'model')[1].epochs == 2, printed
+
+
+def test_idkl_train_with_too_little_memory(world, tmp_path, monkeypatch):
+    def fail(*args, **kwargs): raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(Trainer, 'step', fail)
+    code, printed = command('--preset', 'smoke', '--precision', 'no', '--out', tmp_path/'run', '--root', world.root, '--no-check')
+    assert code == 2 and 'Traceback' not in printed and "smaller P or K" in printed
 
 
 SCRIPT = '''
