@@ -14,9 +14,14 @@ ADVICE = (
 )
 
 
+def published(path):
+    "Address of a page below the site's own: nbdev leaves the number of a chapter out, `03b_` too"
+    return path.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', path.stem) + '.html').as_posix()
+
+
 def equations(project=root):
     "Number of each of the paper's equations -> the page that quotes it; the chapters of the method tag them as the paper does"
-    return {number: re.sub(r'^\d+_(.*)\.ipynb$', r'\1.html', path.name) for path in sorted((project/'nbs').glob('[01]*.ipynb')) if 4 <= int(path.name[:2]) <= 11
+    return {number: published(Path(path.name)) for path in sorted((project/'nbs').glob('[01]*.ipynb')) if 4 <= int(path.name[:2]) <= 11
             for number in re.findall(r'\\\\tag\{(\d+)\}', path.read_text(encoding='utf-8'))}
 
 
@@ -25,11 +30,6 @@ def cross_reference(text, places, page, address):
     numbered = lambda found: re.sub(r'\d+', lambda n: f'[{n[0]}]({address}/{places[n[0]]}#eq-{n[0]})' if n[0] in places else n[0], found[0])
     text = re.sub(r'\bEq\. \(?\d+\)?(?:(?:-|, | and | to )\(?\d+\b\)?)*', numbered, text)
     return re.sub(r'^(\$\$.*\\tag\{(\d+)\}\$\$)$', lambda found: f'\n<a id="eq-{found[2]}"></a>\n\n{found[1]}\n' if places.get(found[2]) == page else found[0], text, flags=re.M)
-
-
-def published(path):
-    "Address of a page below the site's own: nbdev leaves the number of a chapter out"
-    return path.with_name(re.sub(r'^\d+_', '', path.stem) + '.html').as_posix()
 
 
 def local(
@@ -104,7 +104,7 @@ def document(source, target, places, pages):
         def base_procs(self): return [{exec_show_docs: show_without_running, add_links: link}.get(proc, proc) for proc in super().base_procs()]
 
     lookup = NbdevLookup()
-    text, nb, page = source.read_text(encoding='utf-8'), read_nb(source), re.sub(r'^\d+_', '', source.stem) + '.html'
+    text, nb, page = source.read_text(encoding='utf-8'), read_nb(source), published(Path(source.name))
     site = get_config().doc_host + get_config().doc_baseurl
     defined = {name.lower() for name in re.findall(r'^(?:class|def) (\w+)', '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'code'), re.M)}
     for cell in nb.cells:
@@ -215,8 +215,8 @@ def stand_in(folder, project=root):
     from smalldocs.site import build
     highlight.css_class = functools.cache(highlight.css_class)      # asked 200,000 times about some hundred words
     site = build(process(folder, project), quiet=True)
-    published = {re.sub(r'^\d+_', '', path.name): path.name for path in site.out.glob('*.html')}     # nbdev leaves the number out of the address
-    return site.out, published, [warning for warning in site.warnings if 'broken link' in warning]      # the others say which of Quarto's options it leaves out
+    names = {published(Path(path.name)): path.name for path in site.out.glob('*.html')}
+    return site.out, names, [warning for warning in site.warnings if 'broken link' in warning]      # the others say which of Quarto's options it leaves out
 
 
 def address(project=root):

@@ -33,7 +33,7 @@ def test_every_public_name_has_signature_and_source_link(pages):
         for name, (where, path) in names.items():
             short = name.removeprefix(module + '.')
             if '.' in short or short.startswith('_'): continue
-            page = next(text for stem, text in pages.items() if re.sub(r'^\d+_', '', stem) + '.html' == where.split('#')[0])
+            page = next(text for stem, text in pages.items() if site.published(Path(f'{stem}.html')) == where.split('#')[0])
             found = re.search(rf'href="([^"]*)"[^>]*>source</a>(?:(?!</h[1-6]>).)*?id="{re.escape(where.split("#")[1])}"', page, re.S)
             if not found or f'/blob/main/{path}#L' not in found[1]: missing.append(where)
     assert not missing
@@ -89,7 +89,7 @@ def test_quarto_can_read_what_it_is_given(built):
     for path in built[0].parent.glob('*.ipynb'):
         front, *cells = json.loads(path.read_text(encoding='utf-8'))['cells']
         front = yaml.safe_load(''.join(front['source']).strip().strip('-'))
-        assert front['title'] and front['output-file'] == re.sub(r'^\d+_', '', path.stem) + '.html', path.name
+        assert front['title'] and front['output-file'] == site.published(Path(path.name)), path.name
         for lines in (''.join(cell['source']).splitlines() for cell in cells if cell['cell_type'] == 'code'):
             options = [line[2:].strip() for line in lines if line.startswith('#|')]
             assert all(line.startswith('#|') for line in lines[:len(options)]) and isinstance(yaml.safe_load('\n'.join(options) or '{}'), dict), f'{path.name}: {options}'
@@ -135,7 +135,7 @@ def test_equations_have_the_papers_numbers():
     assert sorted(map(int, site.equations())) == list(range(1, 22))
     for path in sorted((root/'nbs').glob('*.ipynb')):
         for number in re.findall(r'\\\\tag\{(\d+)\}', path.read_text(encoding='utf-8')):
-            if path.name != '21_pictures.ipynb': assert site.equations()[number] == re.sub(r'^\d+_', '', path.stem) + '.html', f'{path.name} numbers a formula ({number}), which is the paper\'s'
+            if path.name != '21_pictures.ipynb': assert site.equations()[number] == site.published(Path(path.name)), f'{path.name} numbers a formula ({number}), which is the paper\'s'
 
 
 def is_there(name, public):
