@@ -438,6 +438,7 @@ class Evaluate:
     draws:Literal['official', 'seeded']|None = None    # gallery of SYSU-MM01: the authors' lists, which need --root, or seeded as in AGW; official unless given
     metric:Literal['cosine', 'euclidean'] = 'cosine'   # distance
     rerank:Literal['off', 'gallery', 'all'] = 'off'    # k-reciprocal re-ranking among the gallery, or among all queries, too
+    cmc:Literal['identities', 'images']|None = None    # CMC counts each identity once, or every image; as the protocol's authors do unless given
     trial:tuple[int, ...] = ()   # of RegDB, which the model was trained on, one a file; for files that do not say it
     root:Path|None = None        # folder of the dataset: split, identity, camera and modality come from there, and the official draws of SYSU-MM01
     json:Path|None = None        # also write the scores to this file
@@ -476,6 +477,7 @@ class Evaluate:
             theirs = layout_name(table.records) if dataset == 'synthetic' else dataset
             if theirs in LAYOUTS and theirs != name: raise ValueError(f'{file}: these are images of {theirs}, and --protocol {self.protocol} is of {name}; choose one of {", ".join(key for key, rule in PROTOCOLS.items() if type(rule).__name__ == theirs.split("-")[0])}')
         if sysu: protocol = replace(protocol, draws=self.draws or protocol.draws)
+        if self.cmc: protocol = replace(protocol, unique_ids=self.cmc == 'identities')
         rules = [replace(protocol, trial=trial) for trial in _trials(self.features, tables, self.trial)] if regdb else [protocol]
 
         # with the dataset's own records

@@ -143,6 +143,10 @@ def retrieval_scores(
         first = _identities_before(keys, mine[:, 0], gallery_ids, len(names)) + 1 if unique_ids else place[:, 0]   # (q,)
         scores[rows][found] = torch.stack([first, precision, penalty], 1)
     first, precision, penalty = scores[~scores[:, 0].isnan()].T                                     # (valid,) each
-    if len(first) == 0: raise ValueError(f'none of the {Q} queries has a right image in the gallery that is not ignored; are the identities of both numbered alike?')
+    if len(first) == 0:
+        strangers = not members.count[query_ids].any()
+        why = ('; are the identities of both numbered alike?' if strangers else ' that is not ignored: `ignore`, which is the camera rule of a protocol, leaves out every one. '
+               'Look at the camera numbers: is it the same for all images? Give each image that of its camera, or score without the rule (camera_rule=False)')
+        raise ValueError(f'none of the {Q} queries has a right image in the gallery{why}')
     hits = (first.long() - 1).bincount(minlength=len(gallery_ids.unique()) if unique_ids else G)    # (R,) queries whose first right image is here
     return RetrievalScores((hits.cumsum(0).double()/len(first)).cpu(), precision.mean().item(), penalty.mean().item(), len(first), Q)

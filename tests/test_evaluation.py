@@ -1,8 +1,12 @@
 "Scores and protocols against plain loops on random small cases, and the published counts of SYSU-MM01 on records without files."
-import random
+import io, json, random
+from contextlib import redirect_stdout
+from dataclasses import replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
+from scipy.io import savemat
 from idkl_nb.datasets import TRIALS, Records, _write_draws
+from idkl_nb.features import PROTOCOLS, FeatureTable, evaluate_main, save_features
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials, read_sysu_draws
 from idkl_nb.world import INFRARED, VISIBLE
@@ -208,6 +212,61 @@ def test_regdb_by_hand(case, asks, unique_ids):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize('protocol, identities_once', [(SYSU(draws='seeded'), True), (RegDB(), False), (LLCM(), True), (LLCM(gallery='all'), True), (PROTOCOLS['llcm'], True), (PROTOCOLS['llcm-whole'], True)])
+def test_cmc_counts_as_the_published_tables(protocol, identities_once, tmp_path):
+    "SYSU-MM01's tools, DEEN and the released code count each identity once, AGW every image on RegDB; the command can count the other way"
+    rng, rows = np.random.default_rng(0), []
+    for identity in range(1, 13):
+        for modality, cameras in {VISIBLE: (1, 2, 4, 5), INFRARED: (3, 6)}.items():
+            rows += [(f'cam{camera}/{identity:04d}/{n:04d}.jpg', identity, camera, modality, 'test') for camera in cameras for n in range(3)]
+    records = Records.from_rows('nowhere', rows)
+    features = torch.tensor(rng.normal(size=(13, 8))[records.identity] + 1.5*rng.normal(size=(len(rows), 8)))
+    def scores(counts): return evaluated(replace(protocol, unique_ids=counts == 'identities'), features, records, INFRARED)
+    ways = {counts: scores(counts).trials for counts in ('identities', 'images')}
+    usual, other = ('identities', 'images')[::1 if identities_once else -1]
+    assert evaluated(protocol, features, records, INFRARED).trials.equals(ways[usual])
+    assert (ways['identities']['rank-5'] > ways['images']['rank-5']).all()
+    for same in ('rank-1', 'mAP', 'mINP'): assert ways['identities'][same].equals(ways['images'][same])
+    save_features(FeatureTable(features, records), tmp_path/'f.npz')
+    name = {SYSU: ['sysu-all-single', '--draws', 'seeded'], RegDB: ['regdb'], LLCM: ['llcm' if getattr(protocol, 'gallery', '') == 'draw' else 'llcm-whole']}[type(protocol)]
+    for options, counts in (([], usual), (['--cmc', usual], usual), (['--cmc', other], other)):
+        with redirect_stdout(io.StringIO()) as printed: evaluate_main(['--features', str(tmp_path/'f.npz'), '--protocol', *name, *options, '--json', str(tmp_path/'s.json')])
+        assert json.loads((tmp_path/'s.json').read_text())['trials'] == ways[counts].to_dict('records')
+        assert f'unique_ids {counts == "identities"}' in printed.getvalue()
+
+
+def test_precision_of_the_features_is_kept():
+    "Nearly parallel features: one direction with noise of 1e-4, which single precision cannot tell apart"
+    rng = np.random.default_rng(0)
+    rows = [(f'{modality}/{identity:04d}/{n}.bmp', identity, modality + 1, modality, 'test') for identity in range(40) for modality in (VISIBLE, INFRARED) for n in range(2)]
+    records = Records.from_rows('nowhere', rows)
+    features = torch.tensor(1 + 1e-4*rng.normal(size=(40, 32))[records.identity] + 1e-6*rng.normal(size=(len(rows), 32)))
+    for protocol in (RegDB(), RegDB(metric='euclidean'), RegDB(rerank='gallery'), RegDB(rerank='all')):
+        assert evaluated(protocol, features, records, INFRARED).trials['rank-1'][0] == 100
+    distances = Distances(features[:3], features, 'cosine')
+    assert distances[:].dtype == torch.float64 and distances.among([1, 2])[:].dtype == torch.float64
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.int64): assert Distances(features[:3].to(dtype), features.to(dtype), 'cosine')[:].dtype == torch.float32
+    assert Distances(features[:3].float(), features, 'cosine')[:].dtype == torch.float64
+
+
+def test_llcm_with_deens_cameras():
+    "Infrared cameras 1, 2 and 4 to 9: camera 3 has visible images only, and nobody is left out for it"
+    rows = [(f'test_{name}/cam{camera}/{identity:04d}/{identity:04d}_c{camera:02d}_f{n}.jpg', identity, camera, modality, 'test')
+            for identity in range(1, 6) for modality, name, cameras in ((VISIBLE, 'vis', range(1, 10)), (INFRARED, 'nir', (1, 2, *range(4, 10)))) for camera in cameras for n in range(2)]
+    records = Records.from_rows('nowhere', rows)
+    features = np.random.default_rng(0).normal(size=(len(rows), 8)).astype(np.float32)
+    left_out = lambda q, g: records.camera[q] == records.camera[g] and records.identity[q] == records.identity[g]
+    for asks, images in ((VISIBLE, 5*8), (INFRARED, 5*9)):
+        groups, galleries = folders(records, 1 - asks, range(1, 10)), []
+        assert len(groups) == images
+        for trial in range(TRIALS):
+            random.seed(trial)
+            galleries.append([random.choice(rows) for rows in groups.values()])
+        scores = evaluated(LLCM(), features, records, asks)
+        assert set(scores.trials.gallery) == {images} and set(scores.trials.valid) == set(scores.trials.queries)
+        np.testing.assert_allclose(scores.trials, scores_by_hand(LLCM(), features, records, asks, galleries, left_out), rtol=1e-6)
+
+
 def test_protocols_ask_for_few_rows(monkeypatch):
     rows = [(f'{modality}/{n}.bmp', n % 40, modality + 1, modality, 'test') for modality, images in ((VISIBLE, 100), (INFRARED, 8000)) for n in range(images)]
     asked, whole = [], Distances.__getitem__
@@ -269,3 +328,39 @@ def test_camera_rule_decides_who_is_valid(sysu_like):
     without = evaluated(SYSU(mode='indoor', draws='seeded', camera_rule=False), features, records, INFRARED)
     in_camera_2_only = records.where(camera=3, identity=6 + 3*np.arange(55, 58))
     assert set(without.trials.valid) == {2208 + len(in_camera_2_only)}
+
+
+# The file of gallery draws
+
+CELLS = {1: 333, 2: 333, 3: 533, 4: 533, 5: 533, 6: 333}     # identities that each camera has a cell for, in the published file
+
+
+@pytest.mark.parametrize('packed', [False, True])
+def test_draws_in_the_form_of_the_published_file(tmp_path, packed):
+    "Cells of several lengths, 10 x 0 where nobody was seen, numbers of one byte; a person whom the shorter cells don't reach"
+    rng, counts = np.random.default_rng(0), {}
+    cameras, expected = np.empty((6, 1), dtype=object), {}
+    for camera, people in CELLS.items():
+        cell = np.empty((people, 1), dtype=object)
+        for identity in range(1, people + 1):
+            n = int(rng.integers(1, 41)) if identity in (7, 200, 333, 533) else 0
+            cell[identity-1, 0] = np.stack([rng.permutation(n) + 1 for _ in range(TRIALS)]).astype(np.uint8)     # (10, n)
+            if n: expected[camera, identity], counts[camera, identity] = cell[identity-1, 0], n
+        cameras[camera-1, 0] = cell
+    (tmp_path/'exp').mkdir()
+    savemat(tmp_path/'exp'/'rand_perm_cam.mat', dict(rand_perm_cam=cameras), do_compression=packed)
+
+    draws = read_sysu_draws(tmp_path)
+    assert set(draws) == set(expected) and {identity for camera, identity in draws if camera in (1, 2, 6)} == {7, 200, 333}
+    for key, draw in draws.items():
+        assert draw.dtype == np.int64
+        np.testing.assert_array_equal(draw, expected[key].astype(int) - 1)
+
+    rows = [(f'cam{camera}/{identity:04d}/{n+1:04d}.jpg', identity, camera, INFRARED if camera in (3, 6) else VISIBLE, 'test') for (camera, identity), images in counts.items() for n in range(images)]
+    records = Records.from_rows(tmp_path, rows)
+    visible = records.where(modality=VISIBLE)
+    for trial, gallery in enumerate(SYSU().galleries(visible)):
+        drawn = [f'cam{camera}/{identity:04d}/{expected[camera, identity][trial, 0]:04d}.jpg' for identity in (7, 200, 333, 533) for camera in (1, 2, 4, 5) if (camera, identity) in counts]
+        assert visible[gallery].path.tolist() == drawn
+    scores = evaluated(SYSU(), np.random.default_rng(1).normal(size=(len(rows), 4)), records, INFRARED)
+    assert set(scores.trials.gallery) == {4*3 + 2}

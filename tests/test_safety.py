@@ -34,7 +34,7 @@ def dangers(source):
 
 
 @pytest.mark.parametrize('module', modules, ids=lambda path: path.stem)
-def test_no_module_runs_what_it_reads(module): assert dangers(module.read_text(encoding='utf-8')) == []
+def test_no_module_runs_what_it_reads(module): assert dangers(module.read_text(encoding='utf-8')) == ['loadmat']*(module.stem == 'matfile')     # one place
 
 
 @pytest.mark.parametrize('code', ['import pickle', 'from pickle import load', 'import urllib.request', 'from urllib import request', 'torch.load(f)', 'torch.load(f, weights_only=False)', 'torch.load(f, weights_only=safe)', 'np.load(f)', 'np.load(f, allow_pickle=True)',
