@@ -7,7 +7,6 @@ __all__ = ['CHANNELS', 'PACKAGED', 'WRAPPERS', 'full_precision', 'gem', 'GeM', '
            'take_weights', 'load_weights', 'Maps', 'DualBranch', 'BNNeck']
 
 # %% ../nbs/04_backbone.ipynb #978828be
-from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -172,7 +171,7 @@ def load_weights(
     if str(weights) in enum:
         try:
             tensors = enum[str(weights)].get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError, HTTPException) as error:
+        except (OSError, RuntimeError) as error:
             raise OSError(f'{weights}: the weights of {name} could not be downloaded ({error}). Download {enum[str(weights)].url} on another machine and give the path of that file '
                           'as --model.weights FILE (in Python: IDKLConfig(weights=FILE)), or train from random weights with --model.weights None (in Python: weights=None)') from error
     else:

@@ -216,9 +216,11 @@ def test_regdb_by_hand(case, asks, unique_ids):
 def test_cmc_counts_as_the_published_tables(protocol, identities_once, tmp_path):
     "SYSU-MM01's tools, DEEN and the released code count each identity once, AGW every image on RegDB; the command can count the other way"
     rng, rows = np.random.default_rng(0), []
+    places = {SYSU: 'cam{camera}', RegDB: '{spectrum}', LLCM: '{short}'}[type(protocol)]     # folders of the dataset's layout
     for identity in range(1, 13):
         for modality, cameras in {VISIBLE: (1, 2, 4, 5), INFRARED: (3, 6)}.items():
-            rows += [(f'cam{camera}/{identity:04d}/{n:04d}.jpg', identity, camera, modality, 'test') for camera in cameras for n in range(3)]
+            names = dict(spectrum=('Visible', 'Thermal')[modality], short=('vis', 'nir')[modality])
+            rows += [(f'{places.format(camera=camera, **names)}/{identity:04d}/{camera}-{n:04d}.jpg', identity, camera, modality, 'test') for camera in cameras for n in range(3)]
     records = Records.from_rows('nowhere', rows)
     features = torch.tensor(rng.normal(size=(13, 8))[records.identity] + 1.5*rng.normal(size=(len(rows), 8)))
     def scores(counts): return evaluated(replace(protocol, unique_ids=counts == 'identities'), features, records, INFRARED)

@@ -75,7 +75,7 @@ embed_main(['--images', 'run/data', '--run', 'run/model', '--out', 'f.npz'])
 def test_the_network_is_asked_for_by_name_only(tmp_path):
     "ImageNet weights are a download that somebody chose; it fails in words"
     done = python("from idkl_nb.backbone import DualBranch; DualBranch('resnet18', weights='IMAGENET1K_V1')", TORCH_HOME=str(tmp_path))
-    assert done.returncode == 1 and re.search('could not be downloaded .*the network was asked for', done.stderr) and 'give the path of that file as weights' in done.stderr
+    assert done.returncode == 1 and re.search('could not be downloaded .*the network was asked for', done.stderr) and 'give the path of that file ' in done.stderr and '--model.weights' in done.stderr
 
 
 # Nothing of the machine in what a run leaves
