@@ -1,7 +1,6 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
 import contextlib, io, json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
 from dataclasses import replace
-from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import patch
 from urllib.error import URLError
@@ -13,7 +12,6 @@ from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.datasets import read_sysu, write_sysu
 from idkl_nb.precision import Device
 from idkl_nb.runs import train_main
-from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
