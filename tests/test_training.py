@@ -135,6 +135,20 @@ def test_a_connection_that_is_closed(people, untouched, tmp_path):
 
 
 @needs_hangup
+@pytest.mark.parametrize('others', [[], [signal.SIGTERM]])
+def test_a_second_hang_up_changes_nothing(others):
+    "Also after or before a terminate signal; afterwards it acts as before"
+    before = signal.getsignal(signal.SIGHUP)
+    with training._Stop() as stop:
+        for number in (*others, signal.SIGHUP, signal.SIGHUP): signal.raise_signal(number)
+        assert stop.asked == [*others, signal.SIGHUP][0]
+    with training._Stop() as stop:
+        for number in (signal.SIGHUP, *others, signal.SIGHUP): signal.raise_signal(number)
+        assert stop.asked == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+@needs_hangup
 def test_nohup(people, untouched, tmp_path):
     "A signal that is ignored stays ignored"
     process = start(people, tmp_path/'run', wrapper=['nohup'], save_every=10**6)
