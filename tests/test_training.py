@@ -1,7 +1,6 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
 import contextlib, io, json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
 from dataclasses import replace
-from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import patch
 from urllib.error import URLError
@@ -13,7 +12,6 @@ from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.datasets import read_sysu, write_sysu
 from idkl_nb.precision import Device
 from idkl_nb.runs import train_main
-from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
@@ -134,6 +132,20 @@ def test_a_connection_that_is_closed(people, untouched, tmp_path):
     assert len(Checkpoints(tmp_path/'run'/'checkpoints').files()) == 1 and not (tmp_path/'run'/'weights.safetensors').exists()
     resume(tmp_path/'run', people, progress=False)
     assert same(weights(tmp_path/'run'), weights(untouched))
+
+
+@needs_hangup
+@pytest.mark.parametrize('others', [[], [signal.SIGTERM]])
+def test_a_second_hang_up_changes_nothing(others):
+    "Also after or before a terminate signal; afterwards it acts as before"
+    before = signal.getsignal(signal.SIGHUP)
+    with training._Stop() as stop:
+        for number in (*others, signal.SIGHUP, signal.SIGHUP): signal.raise_signal(number)
+        assert stop.asked == [*others, signal.SIGHUP][0]
+    with training._Stop() as stop:
+        for number in (signal.SIGHUP, *others, signal.SIGHUP): signal.raise_signal(number)
+        assert stop.asked == signal.SIGHUP
+    assert signal.getsignal(signal.SIGHUP) == before
 
 
 @needs_hangup
