@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from .batches import eval_loader, eval_transform
-from .datasets import DataError, Records, _is_file, read_dataset
+from .datasets import DataError, Records, _is_file, open_unfinished, read_dataset, remove_abandoned
 from .precision import autocast
 from .protocols import LLCM, SYSU, ProtocolScores, RegDB, join_trials, read_sysu_draws
 from .world import MODALITIES
@@ -110,21 +110,28 @@ def write_whole(
     file,       # its folder must exist
     write,      # function of an open binary file, which writes the content
 ):
-    "Write a file so that, whatever happens, the old one or the new one stands whole under its name"
+    "Write a file so that, whatever happens, the old one or the new one stands whole under its name; and remove what killed processes left in its folder"
     file = Path(file).expanduser()
     if not file.parent.is_dir(): raise FileNotFoundError(f'{file.parent}: no such folder; make it first')
     unfinished = file.with_name(f'.{file.name}.{os.getpid()}.unfinished')
-    try:
-        with open(unfinished, 'wb') as opened:
+    for left in file.parent.glob('.*.[0-9]*.unfinished'): remove_abandoned(left)
+
+    with open_unfinished(unfinished) as opened:
+        try:
             write(opened)
             opened.flush()
             os.fsync(opened.fileno())
-        os.replace(unfinished, file)
-        if os.name == 'posix':      # the new name, too, shall be on the disk
-            folder = os.open(file.parent, os.O_RDONLY)
-            try: os.fsync(folder)
-            finally: os.close(folder)
-    finally: unfinished.unlink(missing_ok=True)
+            if os.name != 'posix': opened.close()      # Windows renames no open file
+            os.replace(unfinished, file)               # elsewhere the lock is held until the file has its name
+        except BaseException:
+            with contextlib.suppress(OSError): opened.close()      # on a full disk this fails, too
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    if os.name == 'posix':      # the new name, too, shall be on the disk
+        folder = os.open(file.parent, os.O_RDONLY)
+        try: os.fsync(folder)
+        finally: os.close(folder)
 
 # %% ../nbs/15_features.ipynb #4ebbcc16
 LAYOUTS = {'SYSU-MM01': 'cam[1-6]', 'RegDB': 'Visible|Thermal', 'LLCM': '(test_)?(vis|nir)'}   # name: folders that its images lie in
