@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'PALETTE', 'JITTER', 'OWN_ALBEDO', 'CONTRAST', 'TOPS', 'BOTTOMS', 'PATTERNS',
-           'HAIR', 'HATS', 'BAGS', 'SKINS', 'HAIRS', 'PERSON', 'SHOULDERS', 'CHEST', 'ARM', 'FAR', 'LEFT', 'EYES',
-           'Material', 'dye', 'accent', 'Piece', 'Identity', 'stream', 'pick', 'make_garment', 'make_identity', 'cut',
-           'outline', 'Stage', 'limb', 'paint_leg', 'paint_arm', 'paint_trunk', 'paint_bag', 'paint_head',
-           'paint_person']
+           'HAIR', 'HATS', 'BAGS', 'SKINS', 'HAIRS', 'GARMENTS', 'PERSON', 'SHOULDERS', 'CHEST', 'ARM', 'FAR', 'LEFT',
+           'EYES', 'Material', 'dye', 'accent', 'Garments', 'Piece', 'Identity', 'stream', 'pick', 'make_garment',
+           'make_identity', 'cut', 'outline', 'Stage', 'limb', 'paint_leg', 'paint_arm', 'paint_trunk', 'paint_bag',
+           'paint_head', 'paint_person']
 
 # %% ../nbs/00_people.ipynb #c71a62ff
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, hypot, pi, radians, sin
+from types import MappingProxyType
 import numpy as np
 from PIL import ImageDraw
 
@@ -67,24 +68,61 @@ def accent(rng, coupling, ground):
     return replace(cloth, albedo=round(ground.albedo + (CONTRAST if ground.albedo < .5 else -CONTRAST), 3))
 
 # %% ../nbs/00_people.ipynb #9192bf53
-TOPS = {'vest': (0, .03), 'T-shirt': (.36, .03), 'shirt': (.95, .03), 'coat': (.97, .42), 'dress': (.3, .5)}  # shares of arm, of leg covered
-BOTTOMS = {'trousers': (.95, 0), 'shorts': (.45, 0), 'skirt': (.45, .35), 'long skirt': (.8, .3)}             # share of leg covered, flare
-PATTERNS = {'plain': [], 'hoops': [(v, v + .17, 0, 1) for v in (.1, .44, .78)], 'stripes': [(0, 1, u, u + .2) for u in (.15, .65)],
+TOPS = MappingProxyType({      # name: shares of arm, of leg covered
+    'vest': (0, .03), 'T-shirt': (.36, .03), 'shirt': (.95, .03), 'coat': (.97, .42), 'dress': (.3, .5)})
+BOTTOMS = MappingProxyType({   # name: share of leg covered, flare
+    'trousers': (.95, 0), 'shorts': (.45, 0), 'skirt': (.45, .35), 'long skirt': (.8, .3)})
+PATTERNS = MappingProxyType({  # name: panels, each v from, to, u from, to
+    'plain': [], 'hoops': [(v, v + .17, 0, 1) for v in (.1, .44, .78)], 'stripes': [(0, 1, u, u + .2) for u in (.15, .65)],
     'halves': [(.5, 1, 0, 1)], 'band': [(.3, .6, 0, 1)], 'emblem': [(.16, .52, .27, .73)],
-    'check': [(v/4, (v + 1)/4, u/3, (u + 1)/3) for v in range(4) for u in range(3) if (u + v) % 2]}           # panels: v from, to, u from, to
+    'check': [(v/4, (v + 1)/4, u/3, (u + 1)/3) for v in range(4) for u in range(3) if (u + v) % 2]})
 HAIR = {'bald': (0, 0), 'short': (1.08, .1), 'bob': (1.25, .95), 'long': (1.25, 2.4), 'bun': (1.08, .3), 'curls': (1.5, .3)} # bulk, fall, in head radii
 HATS = {'cap': (1.05, .9, 1.05), 'beanie': (1.3, 0, 1.15), 'sun hat': (1.05, 0, 1.85)}  # crown, brim's place and width, in head radii
 BAGS = ('backpack', 'shoulder bag', 'handbag')
 SKINS = ((244, 208, 178), (224, 172, 134), (190, 132, 92), (140, 90, 60), (96, 62, 44)), (.66, .72)  # colours, and the range of albedos:
 HAIRS = ((26, 22, 22), (62, 42, 30), (112, 74, 44), (206, 170, 100), (150, 66, 36), (176, 174, 172)), (.38, .56)  # in infrared all skin is bright, no hair black
 
+# %% ../nbs/00_people.ipynb #bddf7a5a
+def _shares(
+    name:str,       # of the table and its entry, for the message
+    numbers,        # from 0 to 1
+    size:int,       # how many there must be
+)->tuple:           # of floats
+    "These numbers, once they are what they should be; else ValueError"
+    try: shares = tuple(map(float, numbers))
+    except (TypeError, ValueError): shares = ()
+    if len(shares) != size or not all(0 <= share <= 1.01 for share in shares):
+        raise ValueError(f'{name}: expected {size} numbers from 0 to 1, got {numbers!r:.100}')
+    return shares
+
+@dataclass(frozen=True)
+class Garments:
+    "What people can wear: three tables, each a dict or its items, whose order counts. ValueError for a table that nobody can be dressed from"
+    tops:tuple = tuple(TOPS.items())           # name: shares of arm, of leg covered
+    bottoms:tuple = tuple(BOTTOMS.items())     # name: share of leg covered, flare (0: two legs)
+    patterns:tuple = tuple(PATTERNS.items())   # name: panels, each v from, to, u from, to; 'plain' and at least one more
+
+    def __post_init__(self):
+        for table in ('tops', 'bottoms', 'patterns'):
+            try: rows = dict(getattr(self, table))
+            except (TypeError, ValueError) as error: raise ValueError(f'{table}: expected a dict, such as {table.upper()}') from error
+            if len(rows) < 1 + (table == 'patterns'): raise ValueError(f'{table}: expected something to wear, got {rows}')
+            if table == 'patterns': rows = {name: tuple(_shares(f'patterns, {name!r}', panel, 4) for panel in panels) for name, panels in rows.items()}
+            else: rows = {name: _shares(f'{table}, {name!r}', numbers, 2) for name, numbers in rows.items()}
+            object.__setattr__(self, table, tuple(rows.items()))
+        if dict(self.patterns).get('plain') != (): raise ValueError("patterns: expected 'plain', without a panel, among them")
+
+    def __repr__(self): return f'Garments({len(self.tops)} tops, {len(self.bottoms)} bottoms, {len(self.patterns)} patterns)'
+
+GARMENTS = Garments()   # of the tables above
+
 # %% ../nbs/00_people.ipynb #b79810a0
 @dataclass(frozen=True)
 class Piece:
     "A thing worn or in the way"
-    kind:str              # a key of TOPS, BOTTOMS, HAIR or HATS, an entry of BAGS, or 'none'
+    kind:str              # a name in the tables of `Garments`, a key of HAIR or HATS, an entry of BAGS, or 'none'
     material:Material
-    pattern:str='plain'   # a key of PATTERNS
+    pattern:str='plain'   # a name in the patterns of `Garments`
     accent:Material=None  # what the pattern's panels are made of
 
 @dataclass(frozen=True)
@@ -101,6 +139,7 @@ class Identity:
     bottom:Piece
     shoes:Material
     bag:Piece
+    garments:Garments=GARMENTS   # where the cuts and panels of top and bottom are looked up
 
 # %% ../nbs/00_people.ipynb #8a8ec83e
 PERSON = 1  # the tag of people's streams; the next chapter has others
@@ -114,9 +153,9 @@ def pick(rng, table):
     return list(table)[rng.integers(len(table))]
 
 # %% ../nbs/00_people.ipynb #0b680f76
-def make_garment(rng, coupling, cuts, plain):
-    "A random piece of TOPS or BOTTOMS; `plain` is the odds of no pattern"
-    pattern = 'plain' if rng.random() < plain else pick(rng, list(PATTERNS)[1:])
+def make_garment(rng, coupling, cuts, plain, patterns=PATTERNS):
+    "A random piece of a table of tops or bottoms; `plain` is the odds of no pattern"
+    pattern = 'plain' if rng.random() < plain else pick(rng, [name for name in patterns if name != 'plain'])
     kind, cloth = pick(rng, cuts), dye(rng, coupling)
     return Piece(kind, cloth, pattern, accent(rng, coupling, cloth))
 
@@ -125,14 +164,16 @@ def make_identity(
     seed:int,       # >= 0, whose people
     coupling:float, # 0 to 1, as in `dye`; it changes albedos and nothing else
     number:int,     # >= 0, who of them
+    garments:Garments=GARMENTS,  # what they can wear
 )->Identity:
     "One person, always the same for the same arguments"
     rng = stream(seed, PERSON, number)
     body = [round(rng.uniform(*span), 3) for span in ((.87, .95), (.8, 1.3), (.07, .08), (.44, .5))]  # height, width, head, legs
     skin, hair = (Material(pick(rng, rgbs), round(rng.uniform(*albedos), 3)) for rgbs, albedos in (SKINS, HAIRS))
     hat, bag = (Piece(pick(rng, ('none',)*2 + tuple(kinds)), dye(rng, coupling)) for kinds in (HATS, BAGS))
-    top, bottom = (make_garment(rng, coupling, cuts, plain) for cuts, plain in ((TOPS, .35), (BOTTOMS, .6)))
-    return Identity(*body, skin, Piece(pick(rng, HAIR), hair), hat, top, bottom, dye(rng, coupling), bag)
+    cuts, patterns = ((dict(garments.tops), .35), (dict(garments.bottoms), .6)), dict(garments.patterns)
+    top, bottom = (make_garment(rng, coupling, table, plain, patterns) for table, plain in cuts)
+    return Identity(*body, skin, Piece(pick(rng, HAIR), hair), hat, top, bottom, dye(rng, coupling), bag, garments)
 
 # %% ../nbs/00_people.ipynb #406949de
 def cut(rows, v0, v1, grow=1.):
@@ -173,10 +214,10 @@ class Stage:
     def tube(self, rows, material, shade=1.): self.draw.polygon(outline(rows), material.ink(self.modality, shade))
     def ellipse(self, x, y, rx, ry, material, shade=1.): self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), material.ink(self.modality, shade))
     def box(self, x, y, rx, ry, material, shade=1.): self.draw.rounded_rectangle((x - rx, y - ry, x + rx, y + ry), .03*self.unit, material.ink(self.modality, shade))
-    def wear(self, rows, piece, shade=1., narrow=False):
+    def wear(self, rows, piece, shade=1., narrow=False, garments=GARMENTS):
         "Paint a tube with a cloth and its pattern; a narrow tube shows only the panels that go all round"
         self.tube(rows, piece.material, shade)
-        for v0, v1, u0, u1 in PATTERNS[piece.pattern]:
+        for v0, v1, u0, u1 in dict(garments.patterns)[piece.pattern]:
             if not narrow or u1 - u0 == 1: self.draw.polygon(outline(cut(rows, v0, v1), u0, u1), piece.accent.ink(self.modality, shade))
 
 # %% ../nbs/00_people.ipynb #247a1d66
@@ -196,22 +237,22 @@ def limb(stage, side, up, length, swing, bend, radii):
 # %% ../nbs/00_people.ipynb #6d0c8329
 def paint_leg(stage, who, side, swing, light):
     "A leg with its shoe and, unless it is a skirt, its part of the bottom"
-    w, (covered, flare) = who.width, BOTTOMS[who.bottom.kind]
+    w, (covered, flare) = who.width, dict(who.garments.bottoms)[who.bottom.kind]
     rows = limb(stage, side*.05*w, who.legs + .01, who.legs - .02, swing, min(0., .5*swing), (.055*w, .042*w, .027*w))
     y, x, _ = rows[-1]
     stage.tube(rows, who.skin, light)
     stage.ellipse(x + .03*stage.unit*stage.sin, y, stage.spread(.032, .058), .024*stage.unit, who.shoes, light)
-    if not flare: stage.wear(cut(rows, 0, covered, grow=1.15), who.bottom, light)
+    if not flare: stage.wear(cut(rows, 0, covered, grow=1.15), who.bottom, light, garments=who.garments)
 
 def paint_arm(stage, who, side, swing, light):
     "An arm with its sleeve, and the handbag in the left hand"
-    w, u, sleeve = who.width, stage.unit, TOPS[who.top.kind][0]
+    w, u, sleeve = who.width, stage.unit, dict(who.garments.tops)[who.top.kind][0]
     rows = limb(stage, side*(CHEST[0] + .008)*w, SHOULDERS - .015, ARM, swing, .3 + max(0., .3*swing), (.036*w, .031*w, .024*w))
     (top, shoulder, wide), (y, x, r) = rows[0], rows[-1]
     stage.tube(rows, who.skin, light)
     stage.ellipse(x, y, 1.1*r, 1.2*r, who.skin, light)
     stage.ellipse(shoulder, top, 1.15*wide, 1.15*wide, who.top.material if sleeve else who.skin, light)
-    if sleeve: stage.wear(cut(rows, 0, sleeve, grow=1.15), who.top, light, narrow=True)
+    if sleeve: stage.wear(cut(rows, 0, sleeve, grow=1.15), who.top, light, narrow=True, garments=who.garments)
     if (side, who.bag.kind) == (LEFT, 'handbag'):
         stage.draw.arc((x - .035*u, y - .01*u, x + .035*u, y + .09*u), 180, 360, who.bag.material.ink(stage.modality), max(2, int(.014*u)))
         stage.box(x, y + .1*u, stage.spread(.035, .075), .055*u, who.bag.material)
@@ -219,10 +260,11 @@ def paint_arm(stage, who, side, swing, light):
 # %% ../nbs/00_people.ipynb #a2bbc1c7
 def paint_trunk(stage, who):
     "Skirt if there is one, top down to its hem, straps"
-    w, hips, bag, (covered, flare), hem = who.width, who.legs, who.bag.kind, BOTTOMS[who.bottom.kind], TOPS[who.top.kind][1]
+    w, hips, bag = who.width, who.legs, who.bag.kind
+    (covered, flare), (_, hem) = dict(who.garments.bottoms)[who.bottom.kind], dict(who.garments.tops)[who.top.kind]
     ring = lambda up, grow: (stage.at(0, 0, up)[1], stage.x, stage.spread(CHEST[0]*w*grow, CHEST[1]*w*grow))
-    if flare: stage.wear([ring(hips + .06, .85), ring(hips - .02, 1.05), ring(hips*(1 - covered), 1 + flare)], who.bottom)
-    stage.wear([ring(SHOULDERS + .04, .45), ring(SHOULDERS + .01, .95), ring((SHOULDERS + hips)/2, .9), ring(hips, .98), ring(hips*(1 - hem), 1 + .5*hem)], who.top)
+    if flare: stage.wear([ring(hips + .06, .85), ring(hips - .02, 1.05), ring(hips*(1 - covered), 1 + flare)], who.bottom, garments=who.garments)
+    stage.wear([ring(SHOULDERS + .04, .45), ring(SHOULDERS + .01, .95), ring((SHOULDERS + hips)/2, .9), ring(hips, .98), ring(hips*(1 - hem), 1 + .5*hem)], who.top, garments=who.garments)
     straps = []  # from (side, up) to (side, up)
     if bag == 'backpack' and stage.cos > .2: straps = [((side, SHOULDERS + .03), (side, .6)) for side in (-.06, .06)]
     if bag == 'shoulder bag' and abs(stage.cos) > .3: straps = [((-.055, SHOULDERS + .03), (.11, .47))]

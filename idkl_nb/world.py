@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import pi
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from .people import (FAR, INFRARED, MODALITIES, VISIBLE, Identity, Material, Piece, Stage, dye, make_identity,
+from .people import (FAR, GARMENTS, INFRARED, MODALITIES, VISIBLE, Garments, Identity, Material, Piece, Stage, dye, make_identity,
     paint_person, pick, stream)
 
 # %% ../nbs/01_world.ipynb #6082f6a8
@@ -167,9 +167,11 @@ class World:
     coupling:float=.65   # 0 to 1, how far infrared albedo follows visible luminance (Eq. A of chapter 0)
     height:int=128       # pixels, >= 32
     width:int=64         # pixels, >= 16
+    garments:Garments=GARMENTS  # what people can wear; others, other people
     def __post_init__(self):
         _check(seed=self.seed)
         if not 0 <= self.coupling <= 1: raise ValueError(f'coupling must be from 0 (all specific) to 1 (all shared), got {self.coupling}; the default is 0.65')
+        if not isinstance(self.garments, Garments): raise ValueError(f'garments must be Garments(...), for example Garments(tops={{**TOPS, "poncho": (.6, .3)}}), got {type(self.garments).__name__}')
         if self.height < 32 or self.width < 16: raise ValueError(f'images must be at least 32 high and 16 wide, got height={self.height}, width={self.width}; try 64 and 32')
 
     def identity(self,
@@ -177,7 +179,7 @@ class World:
     )->Identity:
         "The person of this number"
         _check(identity=identity)
-        return make_identity(self.seed, self.coupling, identity)
+        return make_identity(self.seed, self.coupling, identity, self.garments)
 
     def camera(self,
         camera:int,   # >= 0
