@@ -137,9 +137,12 @@ def said(main, *words):
 
 
 def saved(bench, **columns):
-    "The features of the test images in a file, with the same number in some columns"
+    "The features of the test images in a file, in folders as LLCM has them, with the same number in some columns"
     file = bench.new('features.npz')
-    records = dataclasses.replace(bench.test, **{name: np.full(len(bench.test), value) for name, value in columns.items()})
+    folders = np.array(['vis', 'nir'])[bench.test.modality]
+    columns = {name: np.full(len(bench.test), value) for name, value in columns.items()}
+    columns['path'] = np.array([f'{folder}/{path}' for folder, path in zip(folders, bench.test.path)])
+    records = dataclasses.replace(bench.test, **columns)
     save_features(bench.table(records=records), file)
     return file
 
