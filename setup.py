@@ -22,7 +22,7 @@ setup(
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require=dict(viz=viz, notebooks=notebooks, faiss=faiss, chapters=chapters, dev=dev, browser=cfg['browser_requirements'].split()),
-    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"], console_scripts=[f'idkl-{name}=idkl_nb.{module}:{name}_main' for name, module in dict(train='runs', embed='runs', evaluate='features', check='check').items()]),
+    entry_points=dict(nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"], console_scripts=[f'idkl-{name}=idkl_nb.{module}:{name}_main' for name, module in dict(train='commands', embed='commands', evaluate='evaluate', check='check').items()]),
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Education', 'Intended Audience :: Science/Research',
                  'Topic :: Scientific/Engineering :: Image Recognition', 'Typing :: Typed']
                 + [f'Programming Language :: Python :: 3.{minor}' for minor in range(int(cfg['min_python'].split('.')[1]), int(cfg['max_python'].split('.')[1]) + 1)],

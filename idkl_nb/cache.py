@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 from .batches import IMAGENET_MEAN, IMAGENET_STD, Batch, Images, PKSampler, _check_size
-from .datasets import ABANDONED, DataError, Records, open_unfinished, remove_abandoned
+from .datasets import DataError, Records
+from .writers import ABANDONED, open_unfinished, remove_abandoned
 from .modality import send
 
 # %% ../nbs/16_cache.ipynb #5b70cfc5

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from .batches import eval_loader, eval_transform
 from .checkpoints import load_state
-from .datasets import Records, read_dataset, write_sysu
+from .datasets import Records, read_dataset
+from .writers import write_sysu
 from .end_to_end import evaluate
 from .features import embed, write_whole
 from .model import BASELINE, IDKL

@@ -5,26 +5,23 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'NO_ROOT', 'DTYPES', 'LAYOUTS', 'FORMAT', 'FEATURES_HELP', 'SPECTRA', 'READERS', 'PROTOCOLS',
            'FeatureTable', 'embed', 'make_folder', 'write_whole', 'layout_name', 'seen_in_training', 'check_unseen',
-           'join_records', 'save_features', 'load_features', 'score_features', 'Evaluate', 'messages', 'evaluate_main',
-           'to_faiss']
+           'save_features', 'load_features', 'score_features']
 
 # %% ../nbs/15_features.ipynb #d67d2868
-import contextlib, difflib, json, os, pickletools, re, sys, warnings
-from collections import Counter
+import contextlib, difflib, json, os, pickletools, re, warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
-import numpy as np, torch, tyro
+import numpy as np, torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 from .batches import eval_loader, eval_transform
-from .datasets import DataError, Records, _is_file, open_unfinished, read_dataset, remove_abandoned
+from .datasets import DataError, Records, _is_file
 from .precision import autocast
-from .protocols import LLCM, SYSU, ProtocolScores, RegDB, join_trials, read_sysu_draws
+from .protocols import LLCM, SYSU, ProtocolScores, RegDB
 from .world import MODALITIES
+from .writers import open_unfinished, remove_abandoned
 
 # %% ../nbs/15_features.ipynb #5e22d06a
 COLUMNS = ('path', 'identity', 'camera', 'modality', 'split')    # of the records
@@ -181,39 +178,6 @@ def check_unseen(
     cure = cure or 'Score the test images of the split that it was trained on' + (f', those of trial {trial}' if trial else '')
     name = trained_on['name'] + (f', trial {trial}' if trial else '')
     raise DataError(f'{len(seen)} of {people} test identities were trained on ({_some(seen)}): the network has seen the training set of {name}, and its scores would be worthless here. {cure}')
-
-# %% ../nbs/15_features.ipynb #e37dc759
-def join_records(
-    table:FeatureTable,  # rows in any order
-    dataset:Records,     # all images of its dataset, see `read_dataset`
-    cameras:tuple|None=None,       # whose test images must be there; None: all
-)->FeatureTable:         # the same features, with the dataset's own records
-    "What is known about the images comes from the dataset. Raises DataError for images that are missing, doubled, unknown or different; warns of training images that stood as test images"
-    paths = table.records.path.tolist()
-    row_of = {path: row for row, path in enumerate(dataset.path.tolist())}
-    expected = dataset.where(split='test', **({} if cameras is None else dict(camera=cameras))).path.tolist()
-
-    # each image once
-    doubled = [path for path, times in Counter(paths).items() if times > 1]
-    unknown = [path for path in paths if path not in row_of]
-    missing = sorted(set(expected) - set(paths))
-    name, cure = dataset.root.name, 'Make the features anew from the images of this dataset'
-    if doubled: raise DataError(f'{len(doubled)} images stand there more than once: {_some(doubled)}. One row an image is expected; remove the others')
-    if unknown: raise DataError(f'{len(unknown)} of {len(paths)} images are not in the dataset {name}: {_some(unknown)}. {cure}')
-    if missing: raise DataError(f'{len(missing)} of {len(expected)} test images of the dataset {name} are missing: {_some(missing)}. {cure}')
-
-    # and the same about each; a table of test images only may have left the split out
-    joined = dataset[np.array([row_of[path] for path in paths])]
-    no_split = (table.records.split == 'test').all()
-    for column in COLUMNS[1:]:
-        theirs, ours = getattr(table.records, column), getattr(joined, column)
-        differ = (theirs == 'test') != (ours == 'test') if column == 'split' else theirs != ours      # train and val are one training set for many
-        if column == 'split' and no_split and differ.any():
-            warnings.warn(f'{differ.sum()} of {len(paths)} images are training images of the dataset {name}; they are not scored')
-        elif differ.any():
-            row = int(differ.argmax())
-            raise DataError(f'{column} of {differ.sum()} of {len(paths)} images differs from that in the dataset {name}: {paths[row]} has {theirs[row]}, and {ours[row]} in the dataset. Correct the file, or name the dataset that it was made from')
-    return replace(table, records=joined)
 
 # %% ../nbs/15_features.ipynb #a62af75f
 FORMAT = '1'     # of the .safetensors files
@@ -386,159 +350,3 @@ def score_features(
     known = {name: about[name] for name in ('feature', 'version') if name in about}
     scores = replace(protocol, **known).evaluate(asked.features, asked.records, there.features, there.records)
     return replace(scores, about=scores.about | {name: value for name, value in about.items() if name not in scores.about})
-
-# %% ../nbs/15_features.ipynb #5e7ef6b2
-def _natural(
-    path:Path,
-)->list:        # its words and numbers; sorts trial 2 before trial 10
-    return [(0, int(word), '') if word.isdecimal() else (1, 0, word) for word in re.split('([0-9]+)', str(path))]
-
-def _numbered_in_order(
-    files:tuple[Path, ...],     # several
-)->bool:
-    "Whether they stand in the order of the numbers in their names; where the names differ in one number, these must be 1, 2, ... or 0, 1, ..."
-    keys = [_natural(file) for file in files]
-    differing = [column for column in zip(*keys) if len(set(column)) > 1]
-    numbers = [number for kind, number, _ in differing[0] if kind == 0] if len(differing) == 1 else []
-    counted = [list(range(first, first + len(files))) for first in (0, 1)]
-    return sorted(keys) == keys and (len(numbers) < len(files) or numbers in counted)
-
-def _check_files(
-    files:tuple[Path, ...],     # of features
-):
-    "Raise ValueError when a file is named twice"
-    twice = [file for file, times in Counter(Path(file).expanduser().resolve() for file in files).items() if times > 1]
-    if twice: raise ValueError(f'--features: {_some(twice)} is named twice; each file is the model of another trial')
-
-def _trials(
-    files:tuple[Path, ...],     # of features of RegDB
-    tables:list,                # what is in them
-    given:tuple[int, ...],      # trials by --trial, one a file; empty: not given
-)->list[int]:                   # trial of each file
-    "Trials by what the files say, or else by the option, or else by the order. Raises ValueError"
-    if given and len(given) != len(files): raise ValueError(f'--trial: {len(given)} numbers for {len(files)} files; give one a file, in the same order')
-    recorded = [table.about.get('trial') for table in tables]
-    wrong = [(file, trial) for file, trial in zip(files, recorded) if trial not in (None, *map(str, range(1, 11)))]
-    if wrong: raise ValueError(f'{wrong[0][0]}: it says that its trial is {wrong[0][1]!s:.40}; RegDB has trials 1 to 10')
-
-    # what the file says is believed
-    for file, trial, option in zip(files, recorded, given):
-        if trial not in (None, f'{option}'): raise ValueError(f'--trial {option}: {file} says that its images are those of trial {trial}; leave --trial out')
-    if not given and None in recorded and any(recorded): raise ValueError(f'{files[recorded.index(None)]}: it does not say its trial, as others do; name the trials with --trial, one a file, in the order of the files')
-    if not given and None in recorded and not _numbered_in_order(files):
-        raise ValueError('--features: these files do not say their trials, and are not numbered 1, 2, ... in this order; name the trials with --trial, one a file, in the order of the files')
-    trials = [int(trial) for trial in recorded] if all(recorded) else list(given) or list(range(1, len(files) + 1))
-
-    # one model a trial
-    for n, trial in enumerate(trials):
-        if trial in trials[:n]: raise ValueError(f'{files[trials.index(trial)]} and {files[n]} are both of trial {trial}; name one file a trial')
-        same = [other for other, table in zip(files[:n], tables) if torch.equal(table.features, tables[n].features)]
-        if same: raise ValueError(f'{same[0]} and {files[n]} hold the same features; name one file a trial')
-    return trials
-
-@dataclass(frozen=True)
-class Evaluate:
-    "Score features by the protocol of a dataset"
-    features:tuple[Path, ...]    # .safetensors or .npz; several files are the models of RegDB's trials, in any order if the files say which
-    protocol:Literal[tuple(PROTOCOLS)]                 # whose rules, and which gallery
-    query:Literal['infrared', 'visible'] = 'infrared'  # modality of the queries; the gallery has the other
-    draws:Literal['official', 'seeded']|None = None    # gallery of SYSU-MM01: the authors' lists, which need --root, or seeded as in AGW; official unless given
-    metric:Literal['cosine', 'euclidean'] = 'cosine'   # distance
-    rerank:Literal['off', 'gallery', 'all'] = 'off'    # k-reciprocal re-ranking among the gallery, or among all queries, too
-    cmc:Literal['identities', 'images']|None = None    # CMC counts each identity once, or every image; as the protocol's authors do unless given
-    trial:tuple[int, ...] = ()   # of RegDB, which the model was trained on, one a file; for files that do not say it
-    root:Path|None = None        # folder of the dataset: split, identity, camera and modality come from there, and the official draws of SYSU-MM01
-    json:Path|None = None        # also write the scores to this file
-
-    def own_records(self,
-        name:str,               # of the dataset of the protocol
-        trial:int,              # of RegDB
-    )->Records|None:            # all images of the dataset; None: they are not in `root`
-        "What the dataset itself says. Raises DataError"
-        folders = ('cam1', 'Visible', 'vis')
-        if name == 'SYSU-MM01' and self.draws != 'seeded' and not any((self.root/folder).is_dir() for folder in folders):
-            read_sysu_draws(self.root)      # some have this file and no images
-            warnings.warn(f'--root {self.root}: the gallery draws are there, the images are not; who is on the images, and which are to test on, is taken from the file of features')
-            return None
-        records = read_dataset(self.root, trial)
-        if layout_name(records) not in (name, None): raise ValueError(f'--root {self.root}: this is {layout_name(records)}, and {self.protocol} a protocol of {name}; name another folder or another protocol')
-        return records
-
-    def scores(self)->ProtocolScores:
-        "What was asked for. Raises ValueError for options that do not fit, DataError for files"
-        protocol = replace(PROTOCOLS[self.protocol], metric=self.metric, rerank=None if self.rerank == 'off' else self.rerank)
-        sysu, regdb = isinstance(protocol, SYSU), isinstance(protocol, RegDB)
-        if not self.features: raise ValueError('--features: name at least one file')
-        if self.draws and not sysu: raise ValueError(f'--draws is a choice of SYSU-MM01; leave it out for {self.protocol}')
-        if self.trial and not regdb: raise ValueError(f'--trial is a choice of RegDB; leave it out for {self.protocol}')
-        if len(self.features) > 10 or not set(self.trial) <= set(range(1, 11)): raise ValueError('--trial and --features: RegDB has trials 1 to 10')
-        if len(self.features) > 1 and not regdb: raise ValueError(f'{len(self.features)} files: only RegDB has one model a trial; name one file for {self.protocol}')
-        if sysu and self.draws != 'seeded' and self.root is None: raise ValueError('the official draws of SYSU-MM01 are in exp/rand_perm_cam.mat; name the folder of the dataset with --root, or choose --draws seeded')
-        _check_files(self.features)
-
-        # a protocol of their dataset
-        name = 'RegDB' if regdb else 'SYSU-MM01' if sysu else 'LLCM'
-        tables = [load_features(file, self.root) for file in self.features]
-        for file, table in zip(self.features, tables):
-            dataset = table.about.get('dataset', 'synthetic')       # a drawn one has the folders of a real one
-            theirs = layout_name(table.records) if dataset == 'synthetic' else dataset
-            if theirs in LAYOUTS and theirs != name: raise ValueError(f'{file}: these are images of {theirs}, and --protocol {self.protocol} is of {name}; choose one of {", ".join(key for key, rule in PROTOCOLS.items() if type(rule).__name__ == theirs.split("-")[0])}')
-        if sysu: protocol = replace(protocol, draws=self.draws or protocol.draws)
-        if self.cmc: protocol = replace(protocol, unique_ids=self.cmc == 'identities')
-        rules = [replace(protocol, trial=trial) for trial in _trials(self.features, tables, self.trial)] if regdb else [protocol]
-
-        # with the dataset's own records
-        if self.root is not None:
-            cameras = (1, 2, 3, 6) if sysu and protocol.mode == 'indoor' else None
-            for n, (file, rule) in enumerate(zip(self.features, rules)):
-                records = self.own_records(name, rule.trial if regdb else 1)
-                if records is None: continue
-                try: tables[n] = join_records(tables[n], records, cameras)
-                except DataError as error: raise DataError(f'{file}: {error}') from error
-        found = [score_features(table, rule, self.query) for table, rule in sorted(zip(tables, rules), key=lambda pair: getattr(pair[1], 'trial', 0))]
-        return found[0] if len(found) == 1 else join_trials(found)
-
-@contextlib.contextmanager
-def messages(
-    command:str,     # its name
-):
-    "Inside, what the user can mend ends the program with one message and exit code 2, and a warning is one line"
-    with warnings.catch_warnings():
-        warnings.simplefilter('always', UserWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f'{command}: {message}', file=sys.stderr)
-        try: yield
-        except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
-            print(f'{command}: {error}', file=sys.stderr)
-            raise SystemExit(2) from error
-
-def evaluate_main(
-    args=None,   # words of the command line; None: those that the program was started with
-):
-    "The command `idkl-evaluate`. What the user can mend ends it with one message and exit code 2"
-    chosen = tyro.cli(Evaluate, prog='idkl-evaluate', args=args)
-    with messages('idkl-evaluate'):
-        scores = chosen.scores()
-        print(scores)
-        if chosen.json: write_whole(chosen.json, lambda opened: opened.write(json.dumps(scores.to_dict(), indent=1).encode()))
-
-# %% ../nbs/15_features.ipynb #3fd2f8b6
-def to_faiss(
-    table:FeatureTable,       # the gallery
-    kind:str='flat',          # 'flat': exact; 'ivf': cells, of which a search opens a few
-    nlist:int|None=None,      # cells of 'ivf', 1 to N; None: the square root of N
-    nprobe:int=1,             # cells that a search opens; can be changed later as `index.nprobe`
-):                            # a FAISS index by inner product; ask it with features of length one
-    "An index of the features, brought to length one, so that the inner product is the cosine. Row numbers are those of the table. Raises ValueError, or ImportError without FAISS"
-    if kind not in ('flat', 'ivf'): raise ValueError(f"kind {kind!r}: choose 'flat' or 'ivf'")
-    nlist = nlist or round(len(table)**.5)
-    if not 1 <= nprobe <= nlist <= len(table): raise ValueError(f'nprobe {nprobe} and nlist {nlist} for {len(table)} features; expected 1 <= nprobe <= nlist <= features')
-    try: import faiss
-    except ImportError as error: raise ImportError("to_faiss needs FAISS: pip install 'idkl_nb[faiss]', or pip install faiss-cpu") from error
-    x = F.normalize(table.features.float()).numpy()    # (N, C)
-    index = faiss.IndexFlatIP(x.shape[1])
-    if kind == 'ivf':
-        index = faiss.IndexIVFFlat(index, x.shape[1], nlist, faiss.METRIC_INNER_PRODUCT)
-        index.train(x)
-        index.nprobe = nprobe
-    index.add(x)
-    return index

@@ -14,8 +14,10 @@ from idkl_nb.cache import BatchAugment, build_cache, normalise
 from idkl_nb.check import check, check_main
 from idkl_nb.checkpoints import CheckpointError, Checkpoints, load_released_checkpoint, load_state, save_state
 from idkl_nb.csa import csa_loss
-from idkl_nb.datasets import DataError, Records, read_dataset, read_llcm, read_regdb, read_sysu, write_llcm, write_regdb, write_sysu
-from idkl_nb.features import FeatureTable, embed, evaluate_main, load_features, save_features, score_features, to_faiss
+from idkl_nb.datasets import DataError, Records, read_dataset, read_llcm, read_regdb, read_sysu
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
+from idkl_nb.features import FeatureTable, embed, load_features, save_features, score_features
+from idkl_nb.evaluate import evaluate_main, to_faiss
 from idkl_nb.identity import batch_hard_triplet
 from idkl_nb.mdr import mdr_loss, pair_modalities
 from idkl_nb.metrics import retrieval_scores
@@ -24,7 +26,7 @@ from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials, read_sysu_draws
 from idkl_nb.purifier import centre_distances
 from idkl_nb.rerank import k_reciprocal
-from idkl_nb.runs import embed_main, images_below, train_main
+from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.steps import PRESETS, TrainConfig, from_settings
 from idkl_nb.tgsa import distillation_loss, tgsa_loss
 from idkl_nb.training import check_finite, fit, load, resume
@@ -419,7 +421,7 @@ area('command lines',
     ('idkl-embed, a height for a run', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.run, '--out', b.new('a.npz'), '--height', 64), SystemExit, 'code 2: .*a run knows its own'),
     ('idkl-embed, people whom the run has seen', lambda b: said(embed_main, '--images', b.seen, '--run', b.folder/'runs'/'named', '--out', b.new('a.npz')), SystemExit, r'code 2: .*1 of 2 test identities were trained on \(1\)'),
     ('idkl-embed, a device that is none', lambda b: said(embed_main, '--images', b.roots['sysu'], '--run', b.run, '--out', b.new('a.npz'), '--device', 'gpu'), SystemExit, 'code 2: idkl-embed: --device gpu'),
-    ('idkl-embed, a folder without images', lambda b: (images_below(b.new(), VISIBLE)), DataError, 'no .jpg, .png or .bmp image below this folder'),
+    ('idkl-embed, a folder without images', lambda b: (images_below(b.new(), VISIBLE)), DataError, 'no image below this folder. Expected files that end in .jpg'),
     ('idkl-evaluate, a protocol of another dataset', lambda b: said(evaluate_main, '--features', b.saved(), '--protocol', 'regdb'), SystemExit, 'code 2: .*these are images of SYSU-MM01, and --protocol regdb is of RegDB'),
     ('idkl-evaluate, one file twice', lambda b: said(evaluate_main, '--features', file := b.saved(), file, '--protocol', 'regdb'), SystemExit, 'code 2: .*is named twice'),
     ('idkl-evaluate, an image that is missing', lambda b: said(evaluate_main, '--features', b.saved(b.features[1:], b.test[1:]), '--protocol', 'sysu-all-single', '--root', b.roots['sysu']), SystemExit, r'code 2: .*1 of 32 test images of the dataset sysu are missing: cam1/0004/0001.jpg'),

@@ -7,7 +7,8 @@ from PIL import Image
 from idkl_nb import cache as module
 from idkl_nb.batches import Batch, Images, eval_loader, eval_transform, train_loader
 from idkl_nb.cache import BatchAugment, CachedImages, ImageCache, build_cache, cache_bytes, cached_eval_loader, cached_train_loader, normalise, step_generator
-from idkl_nb.datasets import DataError, read_sysu, write_sysu
+from idkl_nb.datasets import DataError, read_sysu
+from idkl_nb.writers import write_sysu
 from idkl_nb.world import World
 
 quiet = dict(progress=False)

@@ -2,11 +2,14 @@
 import contextlib, io, json, re, shutil
 from types import SimpleNamespace
 import numpy as np, pytest, torch
-from idkl_nb.datasets import read_dataset, write_llcm, write_regdb, write_sysu
-from idkl_nb.features import evaluate_main, load_features
-from idkl_nb.runs import Experiment, data, embed_main, train_main
+from idkl_nb.datasets import DataError, read_dataset
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
+from idkl_nb.features import load_features
+from idkl_nb.evaluate import evaluate_main
+from idkl_nb.runs import Experiment, data
+from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.training import fit, load
-from idkl_nb.world import World
+from idkl_nb.world import INFRARED, World
 
 tiny = ['--preset', 'smoke', '--epochs', 1, '--batches', 1, '--P', 2, '--precision', 'no']
 
@@ -135,11 +138,32 @@ def test_messages_speak_of_options(bench, monkeypatch):
     refused(command(train_main, *tiny, '--resume', '--out', bench.run), '--resume: the run was trained on RegDB; name its folder with --root')
     for error in (KeyboardInterrupt, SystemExit, ChildProcessError):
         def stopped(*_, **__): raise error("stopped after step 1 of 9; go on with resume('model', ...)")
-        monkeypatch.setattr('idkl_nb.runs.fit', stopped)
+        monkeypatch.setattr('idkl_nb.commands.fit', stopped)
         with pytest.raises((error, SystemExit)) as end, contextlib.redirect_stderr(io.StringIO()) as err:
             train_main([str(word) for word in (*tiny, '--out', bench.folder/'stopped')])
         said = f'{end.value}{err.getvalue()}'
         assert f'go on with --resume --out {bench.folder/"stopped"}' in said and 'resume(' not in said
+
+
+# a folder of images that is no dataset
+
+def test_images_below_a_folder_are_what_a_dataset_would_read(tmp_path):
+    "Names with a dot are no images, suffixes count in any case, and one warning counts what is left out"
+    (tmp_path/'night').mkdir()
+    (tmp_path/'.hidden').mkdir()
+    names = ('0001.JPG', '0002.jfif', 'night/0003.apng', '._0001.JPG', '.hidden/0004.png', 'Thumbs.db', 'night/old.tif')
+    for name in names: (tmp_path/name).touch()
+    with pytest.warns(UserWarning) as caught: records = images_below(tmp_path, INFRARED)
+    assert records.path.tolist() == ['0001.JPG', '0002.jfif', 'night/0003.apng']
+    assert (set(records.modality), set(records.identity), set(records.split)) == ({INFRARED}, {0}, {'test'})
+    assert len(caught) == 1
+    assert '4 files in folders of images are not used: 2 with a name that begins with a dot' in str(caught[0].message)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path/'._0001.jpg').touch()
+    with pytest.warns(UserWarning, match='begins with a dot'), pytest.raises(DataError, match='no image below this folder. Expected files that end in .jpg'):
+        images_below(tmp_path, INFRARED)
 
 
 # options
@@ -165,13 +189,13 @@ def test_options_without_effect_are_refused(bench, tmp_path):
 def test_the_device_of_a_training(bench, tmp_path, monkeypatch):
     "What --device names is what the training computes on, and nothing is left behind"
     from accelerate.state import AcceleratorState, PartialState
-    import idkl_nb.runs as runs
+    import idkl_nb.commands as commands
     for device in ('gpu', 'cuda:99', 'meta'): refused(command(train_main, *tiny, '--out', tmp_path/'never', '--device', device), f'idkl-train: --device {device}')
     assert not (tmp_path/'never').exists()
     done = command(train_main, *tiny, '--out', tmp_path/'run', '--device', 'cpu')
     assert done.code == 0, done.err
-    monkeypatch.setattr(runs, 'check_device', lambda device: None)
-    with runs.training_on('meta'): assert PartialState(cpu=True).device.type == 'meta'
+    monkeypatch.setattr(commands, 'check_device', lambda device: None)
+    with commands.training_on('meta'): assert PartialState(cpu=True).device.type == 'meta'
     assert PartialState(cpu=True).device.type == 'cpu'
     monkeypatch.setenv('LOCAL_RANK', '0')
     refused(command(train_main, *tiny, '--out', tmp_path/'never', '--device', 'cpu'), '--device: several processes were started')
@@ -211,10 +235,10 @@ def test_the_coupling_of_the_drawn_world(tmp_path):
 
 def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch):
     "Without a preset, the options of the first call need not be repeated; an option that is given counts"
-    import idkl_nb.runs as runs
+    import idkl_nb.commands as commands
     assert command(train_main, *tiny, '--out', tmp_path/'run').code == 0
     seen = []
-    monkeypatch.setattr(runs.Train, 'run', lambda self: seen.append(self.settings.config()))
+    monkeypatch.setattr(commands.Train, 'run', lambda self: seen.append(self.settings.config()))
     own = json.loads((tmp_path/'run'/'model'/'config.json').read_text())['config']
     for out in (tmp_path/'run', tmp_path/'run'/'model'):
         command(train_main, '--resume', '--out', out)

@@ -6,7 +6,8 @@ from PIL import Image
 from idkl_nb.batches import FORMATS, Images, eval_transform, is_deep, read_image
 from idkl_nb.cache import build_cache, normalise
 from idkl_nb.check import check
-from idkl_nb.datasets import SUFFIXES, DataError, image_files, is_image, read_dataset, read_llcm, read_regdb, read_sysu, write_llcm, write_regdb, write_sysu
+from idkl_nb.datasets import SUFFIXES, DataError, image_files, is_image, read_dataset, read_llcm, read_regdb, read_sysu
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 from idkl_nb.findings import look_at
 from idkl_nb.world import INFRARED, World
 

@@ -1,7 +1,8 @@
 "The whole road, small: draw, write, read, train, save, load, embed, score."
 from dataclasses import replace
 import numpy as np, pytest, torch
-from idkl_nb.datasets import read_dataset, write_llcm, write_regdb, write_sysu
+from idkl_nb.datasets import read_dataset
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 from idkl_nb.end_to_end import evaluate
 from idkl_nb.features import embed
 from idkl_nb.runs import data, experiment, new_run

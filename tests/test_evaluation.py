@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy.io import savemat
-from idkl_nb.datasets import TRIALS, Records, _write_draws
-from idkl_nb.features import PROTOCOLS, FeatureTable, evaluate_main, save_features
+from idkl_nb.datasets import TRIALS, Records
+from idkl_nb.writers import _write_draws
+from idkl_nb.features import PROTOCOLS, FeatureTable, save_features
+from idkl_nb.evaluate import evaluate_main
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials, read_sysu_draws
 from idkl_nb.world import INFRARED, VISIBLE

@@ -12,7 +12,8 @@ from idkl_nb import checkpoints, features
 from idkl_nb.batches import eval_transform, train_loader
 from idkl_nb.cache import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.datasets import DataError, Records, read_sysu, write_sysu
+from idkl_nb.datasets import DataError, Records, read_sysu
+from idkl_nb.writers import write_sysu
 from idkl_nb.features import FeatureTable, load_features, save_features
 from idkl_nb.training import fit, load, read_log, resume
 from idkl_nb.world import INFRARED, VISIBLE, World

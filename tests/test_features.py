@@ -3,8 +3,10 @@ import io, json, os, pickle, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from idkl_nb.datasets import DataError, Records, read_dataset, read_sysu, write_llcm, write_regdb, write_sysu
-from idkl_nb.features import LAYOUTS, PROTOCOLS, FeatureTable, evaluate_main, load_features, save_features, score_features, seen_in_training
+from idkl_nb.datasets import DataError, Records, read_dataset, read_sysu
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
+from idkl_nb.features import LAYOUTS, PROTOCOLS, FeatureTable, load_features, save_features, score_features, seen_in_training
+from idkl_nb.evaluate import evaluate_main
 from idkl_nb.protocols import SYSU, RegDB
 from idkl_nb.world import INFRARED, MODALITIES, World
 

@@ -43,13 +43,19 @@ def test_running_a_notebook_writes_no_module(name):
     assert not [source(cell) for cell in code[name] if re.search(r'nbdev_export|nb_export', source(cell))]
 
 
+def place(name):
+    "Number and letter of a chapter: 02b comes after 02 and before 03"
+    number, letter = re.match(r'(\d+)([a-z]?)_', name).groups()
+    return int(number), letter
+
+
 def test_a_chapter_imports_only_lower_chapters():
     exported = {nb: re.search(r'#\| *default_exp (\w+)', source(code[nb.name][0])) for nb in chapters}     # appendices export nothing
-    number = {found[1]: int(nb.name[:2]) for nb, found in exported.items() if found}
+    number = {found[1]: place(nb.name) for nb, found in exported.items() if found}
     assert set(number) == {path.stem for path in (root/'idkl_nb').glob('[a-z]*.py')}
     for nb in chapters:
         used = {name for cell in code[nb.name] for name in re.findall(r'(?:from|import) idkl_nb\.(\w+)', source(cell))}
-        late = {name for name in used if number[name] >= int(nb.name[:2])}
+        late = {name for name in used if number[name] >= place(nb.name)}
         assert not late, f'{nb.name} imports {late}'
 
 
@@ -76,7 +82,7 @@ import json, sys
 import idkl_nb.world
 torch_with_the_world = 'torch' in sys.modules
 
-import idkl_nb.training, idkl_nb.runs
+import idkl_nb.training, idkl_nb.commands
 needless_for_training = [name for name in {not_needed} if name in sys.modules]
 
 import {modules}

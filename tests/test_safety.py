@@ -3,7 +3,7 @@ import ast, json, os, re, shutil, socket, subprocess, sys
 from pathlib import Path
 import pytest
 from idkl_nb.backbone import PACKAGED
-from idkl_nb.datasets import write_sysu
+from idkl_nb.writers import write_sysu
 from idkl_nb.world import World
 
 root = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ def test_everything_works_without_a_network(tmp_path):
     done = python(f'''
 import importlib
 for name in {[path.stem for path in modules]!r}: importlib.import_module(f'idkl_nb.{{name}}')
-from idkl_nb.runs import train_main, embed_main
+from idkl_nb.commands import train_main, embed_main
 os.chdir(sys.argv[1])
 train_main(['--preset', 'smoke', '--epochs', '1', '--batches', '1', '--out', 'run'])
 embed_main(['--images', 'run/data', '--run', 'run/model', '--out', 'f.npz'])
@@ -86,7 +86,7 @@ def test_a_run_tells_nothing_about_the_machine(tmp_path):
     data = write_sysu(World(height=32, width=16), private/'people', [1, 2], [3], [4, 5], images=8)
     start = Path(shutil.copy(PACKAGED['narrow']['WORLD_V1'], private/'start.safetensors'))
     words = ['--preset', 'smoke', '--epochs', '1', '--batches', '1', '--P', '2', '--root', data, '--out', private/'runs'/'run', '--model.weights', start]
-    done = python('from idkl_nb.runs import train_main; train_main(sys.argv[1:])', *words, HF_TOKEN='token-that-nobody-shall-see', WANDB_API_KEY='token-that-nobody-shall-see')
+    done = python('from idkl_nb.commands import train_main; train_main(sys.argv[1:])', *words, HF_TOKEN='token-that-nobody-shall-see', WANDB_API_KEY='token-that-nobody-shall-see')
     assert done.returncode == 0, done.stderr[-2000:]
     secrets = [str(tmp_path), 'private-folder-of-somebody', 'token-that-nobody-shall-see', str(Path.home()) + '/', str(root), sys.prefix] + [name for name in [socket.gethostname()] if len(name) > 5]
     left = [path for path in (private/'runs').rglob('*') if path.is_file()]

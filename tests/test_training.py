@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torchvision.models import resnet18
 from idkl_nb import backbone, training
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.datasets import read_sysu, write_sysu
+from idkl_nb.datasets import read_sysu
+from idkl_nb.writers import write_sysu
 from idkl_nb.precision import Device
-from idkl_nb.runs import train_main
+from idkl_nb.commands import train_main
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World

@@ -1,9 +1,10 @@
 "What a killed process leaves half written goes with the next one that writes there; what a living one writes stays."
 import multiprocessing, os
 import numpy as np, pytest
-from idkl_nb import datasets
+from idkl_nb import writers
 from idkl_nb.cache import ImageCache, build_cache
-from idkl_nb.datasets import open_unfinished, read_regdb, remove_abandoned, write_regdb
+from idkl_nb.datasets import read_regdb
+from idkl_nb.writers import open_unfinished, remove_abandoned, write_regdb
 from idkl_nb.features import write_whole
 from idkl_nb.world import World
 
@@ -50,9 +51,9 @@ def write_cache(records, folder):
 
 def write_dataset(root):
     def work(stop):
-        text = datasets._write_text
-        def late(*args): datasets._write_text = text; stop(); text(*args)
-        datasets._write_text = late
+        text = writers._write_text
+        def late(*args): writers._write_text = text; stop(); text(*args)
+        writers._write_text = late
         write_regdb(small, root, [1, 2], images=1)
     return work
 
@@ -124,11 +125,11 @@ def test_files_of_others_stay(tmp_path):
 
 def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
     "A cleaner may come between opening and locking: the writer makes its file anew"
-    file, flock, came = tmp_path/'.a.1.unfinished', datasets.fcntl.flock, []
+    file, flock, came = tmp_path/'.a.1.unfinished', writers.fcntl.flock, []
     def late(opened, how):
         if not came: came.append(True); file.unlink()
         return flock(opened, how)
-    monkeypatch.setattr(datasets.fcntl, 'flock', late)
+    monkeypatch.setattr(writers.fcntl, 'flock', late)
     with open_unfinished(file) as opened:
         opened.write(b'whole'); opened.flush()
         assert came and file.read_bytes() == b'whole'
@@ -141,15 +142,15 @@ def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     "Everything is written, and nothing is removed"
     def none(*_): raise OSError('no locks available')
-    monkeypatch.setattr(datasets.fcntl, 'flock', none)
+    monkeypatch.setattr(writers.fcntl, 'flock', none)
     (tmp_path/'.a.txt.7.unfinished').write_bytes(b'half')
     write_whole(tmp_path/'a.txt', lambda opened: opened.write(b'whole'))
     assert names(tmp_path) == ['.a.txt.7.unfinished', 'a.txt'] and (tmp_path/'a.txt').read_bytes() == b'whole'
 
 
 def test_without_locks_at_all_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, 'fcntl', None)
-    for number, age in ((7, 0), (8, 2*datasets.ABANDONED)):
+    monkeypatch.setattr(writers, 'fcntl', None)
+    for number, age in ((7, 0), (8, 2*writers.ABANDONED)):
         (tmp_path/f'.a.txt.{number}.unfinished').touch()
         os.utime(tmp_path/f'.a.txt.{number}.unfinished', (os.stat(tmp_path).st_mtime - age,)*2)
     write_whole(tmp_path/'a.txt', lambda opened: opened.write(b'whole'))
