@@ -37,7 +37,7 @@ def cores_of_process()->int:  # 1 or more
     return os.cpu_count() or 1
 
 # %% ../nbs/03b_threads.ipynb #1d337248
-WAITING = dict(GOMP_SPINCOUNT='2000', KMP_BLOCKTIME='1')    # rounds, and milliseconds
+WAITING = dict(GOMP_SPINCOUNT='5000', KMP_BLOCKTIME='1')    # rounds, and milliseconds
 
 def set_threads(
     environment=os.environ,  # where OpenMP will look; must be set before torch is loaded
