@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'FORMATS', 'LARGEST', 'EIGHT_BITS', 'eval_transform', 'ChannelAugment',
-           'train_transform', 'is_deep', 'turn', 'read_image', 'Batch', 'Images', 'PKSampler', 'train_loader',
-           'eval_loader']
+           'train_transform', 'is_deep', 'turn', 'read_image', 'Batch', 'Images', 'PKSampler', 'start_method',
+           'train_loader', 'eval_loader']
 
 # %% ../nbs/03_batches.ipynb #db73fff8
-import contextlib, warnings
+import contextlib, sys, warnings
 from typing import NamedTuple
 import numpy as np, torch
 from PIL import Image, ImageOps
@@ -189,6 +189,12 @@ class PKSampler(Sampler):
             yield np.concatenate([self.draw(rng, images) for who in people for images in self.images[who]]).tolist()
 
 # %% ../nbs/03_batches.ipynb #18ed71d7
+def start_method(
+    workers:int,       # processes that read
+)->str|None:           # for `DataLoader`'s `multiprocessing_context`; None: as Python has it
+    "How processes that read images start"
+    return 'fork' if workers and sys.platform == 'linux' else None
+
 def train_loader(
     records:Records,   # the training images
     transform,         # PIL image to tensor, with augmentation
@@ -202,7 +208,7 @@ def train_loader(
     "Planned batches for training; `loader.batch_sampler.set_epoch(e)` chooses the epoch"
     sampler = PKSampler(records, P, K, batches, seed)
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(Images(records, transform, on_unreadable), batch_sampler=sampler, num_workers=workers, generator=generator, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
+    return DataLoader(Images(records, transform, on_unreadable), batch_sampler=sampler, num_workers=workers, multiprocessing_context=start_method(workers), generator=generator, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
 
 def eval_loader(
     records:Records,   # the images, kept in this order
@@ -211,4 +217,4 @@ def eval_loader(
     workers:int=0,     # processes that read and transform
 )->DataLoader:         # gives a `Batch`
     "All images of a table in its order"
-    return DataLoader(Images(records, transform), batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(Images(records, transform), batch_size=batch_size, num_workers=workers, multiprocessing_context=start_method(workers), pin_memory=torch.cuda.is_available())

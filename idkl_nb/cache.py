@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
-from .batches import IMAGENET_MEAN, IMAGENET_STD, Batch, Images, PKSampler, _check_size
+from .batches import IMAGENET_MEAN, IMAGENET_STD, Batch, Images, PKSampler, _check_size, start_method
 from .datasets import DataError, Records
 from .writers import ABANDONED, open_unfinished, remove_abandoned
 from .modality import send
@@ -119,7 +119,7 @@ def _write_cache(
     "Decode, resize and write every image, in order"
     resize = v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True)])   # as in `eval_transform`
     images = Images(records, resize, on_unreadable)
-    loader = DataLoader(images, batch_size=32, num_workers=workers)
+    loader = DataLoader(images, batch_size=32, num_workers=workers, multiprocessing_context=start_method(workers))
     name = f'caching {len(records):,} images, {tqdm.format_sizeof(cache_bytes(records, height, width), "B")}'
     with tqdm(total=len(records), desc=name, unit='image', disable=not progress, mininterval=1) as bar:
         np.lib.format.write_array_header_2_0(file, dict(descr='|u1', fortran_order=False, shape=(len(records), 3, height, width)))
@@ -233,7 +233,7 @@ def cached_train_loader(
 )->DataLoader:         # gives a `Batch` of 2*P*K images, uint8
     "The batches of `train_loader`, for `BatchAugment`; `loader.batch_sampler.set_epoch(e)` chooses the epoch"
     sampler, generator = PKSampler(records, P, K, batches, seed), torch.Generator().manual_seed(seed)
-    return DataLoader(CachedImages(records, cache), batch_sampler=sampler, collate_fn=_as_it_is, num_workers=workers, generator=generator, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
+    return DataLoader(CachedImages(records, cache), batch_sampler=sampler, collate_fn=_as_it_is, num_workers=workers, multiprocessing_context=start_method(workers), generator=generator, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
 
 def cached_eval_loader(
     records:Records,    # the images, kept in this order
@@ -242,7 +242,7 @@ def cached_eval_loader(
     workers:int=0,      # processes that read
 )->DataLoader:          # gives a `Batch`, uint8
     "The batches of `eval_loader`, for `normalise`"
-    return DataLoader(CachedImages(records, cache), batch_size=batch_size, collate_fn=_as_it_is, num_workers=workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(CachedImages(records, cache), batch_size=batch_size, collate_fn=_as_it_is, num_workers=workers, multiprocessing_context=start_method(workers), pin_memory=torch.cuda.is_available())
 
 # %% ../nbs/16_cache.ipynb #9484e5d6
 AREA, ASPECT, ATTEMPTS = (0.02, 0.33), (0.3, 3.3), 10   # of erased rectangles, as in torchvision: share of the image, height to width, how often a fitting one is tried for

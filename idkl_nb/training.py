@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from .batches import PKSampler
+from .batches import PKSampler, start_method
 from .cache import CachedImages, _as_it_is, build_cache, step_generator
 from .checkpoints import CheckpointError, Checkpoints, load_released_checkpoint
 from .datasets import Records
@@ -119,7 +119,7 @@ class _Run:
             cache = build_cache(records, config.height, config.width, self.folder.parent/'cache', progress=self.progress, on_unreadable=config.on_unreadable)
         self.images = CachedImages(records, cache)
         self.plan = Plan(sampler, config.epochs, config.accumulate, self.rank, self.ranks, self.start)
-        self.loader = DataLoader(self.images, batch_sampler=self.plan, num_workers=config.workers, collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
+        self.loader = DataLoader(self.images, batch_sampler=self.plan, num_workers=config.workers, multiprocessing_context=start_method(config.workers), collate_fn=_as_it_is, pin_memory=torch.cuda.is_available())
 
     def begin(self, about:dict):
         "Write what a run has before its first step; `about` goes into config.json"

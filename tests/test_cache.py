@@ -1,5 +1,5 @@
 "Image caches under bad luck: outdated, killed, raced for, no room, no rights; and their batches beside those of the files."
-import json, multiprocessing, os, pickle, resource, shutil, time, warnings
+import json, multiprocessing, os, pickle, resource, shutil, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -260,3 +260,18 @@ def test_a_cache_that_another_process_has_just_built_is_kept(records, tmp_path):
         warnings.simplefilter('error')
         module._clear(built.folder, records)      # as if it had come between our look and our clearing
     assert ImageCache(built.folder, records)
+
+
+@pytest.fixture
+def forkserver():
+    "As Python 3.14 starts processes on Linux: what they need is pickled, and a cache would be copied into each"
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method('forkserver', force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='processes start by fork on Linux alone')
+def test_reading_processes_need_no_pickle(records, forkserver):
+    loader = eval_loader(records[:4], lambda image: torch.zeros(3, 8, 4), batch_size=2, workers=1)     # nobody can pickle a lambda
+    assert [len(batch.ids) for batch in loader] == [2, 2]
