@@ -338,7 +338,7 @@ def objective_explorer(
     images:int,                # in its batches, to go from means to sums
 )->Explorer:
     "The weights of Eq. 21 against the recorded terms of a run"
-    smooth = log.rolling(max(1, len(log)//10), min_periods=1).mean()
+    smooth = log.select_dtypes('number').rolling(max(1, len(log)//10), min_periods=1).mean()
     def draw(lambda_ip, lambda_tgsa, lambda_csa, lambda_mdr, reduction):
         wanted = dict(lambda_ip=lambda_ip, lambda_tgsa=lambda_tgsa, lambda_csa=lambda_csa, lambda_mdr=lambda_mdr)
         weights = IDKLObjective(replace(config, stop_gradient=False, teacher='specific', reduction=reduction, **wanted)).weights
