@@ -16,6 +16,7 @@ from idkl_nb.datasets import DataError, Records, read_sysu
 from idkl_nb.writers import write_sysu
 from idkl_nb.features import FeatureTable, load_features, save_features
 from idkl_nb.training import fit, load, read_log, resume
+from idkl_nb.writers import open_unfinished
 from idkl_nb.world import INFRARED, VISIBLE, World
 from test_training import config, one_thread, people, same, start, untouched, wait_for, weights, world    # noqa: fixtures, and processes that train slowly
 
@@ -42,15 +43,15 @@ def nth(n, function):
 
 class Half:
     "A file that is killed when half of its content is written"
-    def __init__(self, *args): self.file = open(*args)
+    def __init__(self, *args): self.file = open_unfinished(*args)
     def __enter__(self): return self
     def __exit__(self, *_): self.file.close()
     def write(self, content): self.file.write(content[:len(content)//2]); self.file.flush(); kill()
 
 
 PHASES = {      # where: what is replaced in the process that saves, and whether the new state counts already
-    'before the file is opened': (lambda: setattr(features, 'open', kill), False),
-    'half of it written': (lambda: setattr(features, 'open', Half), False),
+    'before the file is opened': (lambda: setattr(features, 'open_unfinished', kill), False),
+    'half of it written': (lambda: setattr(features, 'open_unfinished', Half), False),
     'written, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(1, os.fsync)), False),
     'on the disk, under another name': (lambda: setattr(os, 'replace', kill), False),
     'renamed, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(2, os.fsync)), True),
@@ -234,15 +235,16 @@ def test_an_image_for_validation_goes_bad(world, people, untouched, tmp_path):
 
 ROUNDS, SLOWLY = 50, '''
 import idkl_nb.features, time
+from idkl_nb.writers import open_unfinished
 class Slow:      # writes in twenty parts, with time between them to be killed
-    def __init__(self, *args): self.file = open(*args)
+    def __init__(self, *args): self.file = open_unfinished(*args)
     def __enter__(self): return self
     def __exit__(self, *_): self.file.close()
     def __getattr__(self, name): return getattr(self.file, name)
     def write(self, content):
         part = len(content)//20 + 1
         for at in range(0, len(content), part): self.file.write(content[at:at + part]); self.file.flush(); time.sleep(.004)
-idkl_nb.features.open = lambda file, mode: Slow(file, mode) if 'safetensors' in str(file) else open(file, mode)
+idkl_nb.features.open_unfinished = lambda file: Slow(file) if 'safetensors' in str(file) else open_unfinished(file)
 '''
 
 
