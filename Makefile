@@ -39,7 +39,7 @@ $(STAMP): settings.ini setup.py constraints.txt
 
 run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smoke or a dataset's root)
 	@mkdir -p runs
-	$(BIN)/python -c "import sys, papermill; papermill.execute_notebook('nbs/24_end_to_end.ipynb', 'runs/end_to_end.ipynb', cwd='nbs', progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)"
+	$(BIN)/python -c "import sys, papermill; papermill.execute_notebook('nbs/13_end_to_end.ipynb', 'runs/end_to_end.ipynb', cwd='nbs', progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)"
 
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q tests/test_project.py
@@ -80,7 +80,7 @@ lab: setup ## open JupyterLab on the notebooks
 export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
-	$(BIN)/python .ci/widgets.py nbs/26_explorers.ipynb
+	$(BIN)/python .ci/widgets.py nbs/workshop/explorers.ipynb
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py

@@ -1,49 +1,77 @@
 """Give notebooks their "Open in Colab" badge and the cell that installs what is missing outside a clone. Nothing is executed; a second call changes nothing.
 
 `python .ci/colab.py` for all notebooks of nbs/, or with the names of some; `--check` only names those that lack one."""
-import json, sys
+
+import json
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 HOME = 'https://github.com/idkl-nb/idkl_nb'
 CELL = f"""#| hide
 from importlib.util import find_spec
-from pathlib import Path
-import os, subprocess, sys
-clone = Path('idkl-clone')
-if not find_spec('idkl_nb'):      # outside a clone, as on Colab: fetch the project, install what is missing
-    if not clone.exists(): subprocess.run(['git', 'clone', '-q', '--depth', '1', '{HOME}', clone], check=True)
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', f'./{{clone}}[chapters]'], check=True)
-if clone.exists(): os.chdir(clone/'nbs')
-import idkl_nb                    # before torch: it sets how threads wait"""
+
+if not find_spec('idkl_nb'):  # outside a clone, as on Colab
+    %pip install -q "idkl_nb[chapters] @ git+{HOME}"
+import idkl_nb  # before torch: it sets how threads wait"""
 
 
-def badge(name)->str: return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({HOME.replace("github.com", "colab.research.google.com/github")}/blob/main/nbs/{name})'
+def notebooks() -> list[Path]:
+    return sorted((root / 'nbs').rglob('[!.]*.ipynb'))
 
 
-def markdown(name, text)->dict: return dict(cell_type='markdown', id=name, metadata={}, source=text.splitlines(True))
+def badge(name) -> str:
+    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({HOME.replace("github.com", "colab.research.google.com/github")}/blob/main/nbs/{name})'
 
-def equipped(text, name)->str:
+
+def markdown(name, text) -> dict:
+    return dict(cell_type='markdown', id=name, metadata={}, source=text.splitlines(True))
+
+
+def equipped(text, name) -> str:
     "The notebook's text with badge and cell below its title, which has a cell of its own: nbdev makes the head of a page of it, and drops what else is there"
     book = json.loads(text)
-    book['cells'] = [cell for cell in book['cells'] if 'idkl-clone' not in ''.join(cell['source'])]
+    book['cells'] = [
+        cell for cell in book['cells'] if "find_spec('idkl_nb')" not in ''.join(cell['source'])
+    ]
     place = next(n for n, cell in enumerate(book['cells']) if cell['cell_type'] == 'markdown')
     title, _, rest = ''.join(book['cells'][place]['source']).partition('\n\n')
     book['cells'][place]['source'] = title.splitlines(True)
-    if rest: book['cells'].insert(place + 1, markdown('c01ab001', rest))
-    if book['cells'][place + 1]['cell_type'] != 'markdown': book['cells'].insert(place + 1, markdown('c01ab001', ''))
-    paragraphs = [part for part in ''.join(book['cells'][place + 1]['source']).split('\n\n') if part and not part.startswith('[![Open in Colab]')]
+    if rest:
+        book['cells'].insert(place + 1, markdown('c01ab001', rest))
+    if book['cells'][place + 1]['cell_type'] != 'markdown':
+        book['cells'].insert(place + 1, markdown('c01ab001', ''))
+    paragraphs = [
+        part
+        for part in ''.join(book['cells'][place + 1]['source']).split('\n\n')
+        if part and not part.startswith('[![Open in Colab]')
+    ]
     book['cells'][place + 1]['source'] = '\n\n'.join([badge(name), *paragraphs]).splitlines(True)
-    book['cells'].insert(place + 2, dict(cell_type='code', execution_count=None, id='c01ab000', metadata={}, outputs=[], source=CELL.splitlines(True)))
+    book['cells'].insert(
+        place + 2,
+        dict(
+            cell_type='code',
+            execution_count=None,
+            id='c01ab000',
+            metadata={},
+            outputs=[],
+            source=CELL.splitlines(True),
+        ),
+    )
     return json.dumps(book, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 
 if __name__ == '__main__':
-    names = [name for name in sys.argv[1:] if name != '--check'] or [path.name for path in sorted((root/'nbs').glob('*.ipynb'))]
+    names = [name for name in sys.argv[1:] if name != '--check']
+    names = names or [path.relative_to(root / 'nbs').as_posix() for path in notebooks()]
     lacking = []
-    for path in (root/'nbs'/name for name in names):
+    for name in names:
+        path = root / 'nbs' / name
         text = path.read_text(encoding='utf-8')
-        if equipped(text, path.name) == text: continue
-        lacking.append(path.name)
-        if '--check' not in sys.argv: path.write_text(equipped(text, path.name), encoding='utf-8')
-    if '--check' in sys.argv and lacking: sys.exit(f'without badge or install cell: {", ".join(lacking)}. Run python .ci/colab.py')
+        if equipped(text, name) == text:
+            continue
+        lacking.append(name)
+        if '--check' not in sys.argv:
+            path.write_text(equipped(text, name), encoding='utf-8')
+    if '--check' in sys.argv and lacking:
+        sys.exit(f'without badge or install cell: {", ".join(lacking)}. Run python .ci/colab.py')

@@ -1,19 +1,28 @@
 "Is this Python one that the pins were made for? And are the words of the command ones that `make setup` knows? One sentence if not."
+
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 settings = ConfigParser(delimiters=['='])
-settings.read(str(Path(__file__).resolve().parents[1]/'settings.ini'))
-oldest, newest = [tuple(map(int, settings.get('DEFAULT', name).split('.'))) for name in ('min_python', 'max_python')]
+settings.read(str(Path(__file__).resolve().parents[1] / 'settings.ini'))
+oldest, newest = [
+    tuple(map(int, settings.get('DEFAULT', name).split('.')))
+    for name in ('min_python', 'max_python')
+]
 
 
 def complaint(version, installer, torch):
     "What is wrong, in a sentence; None when nothing is"
     if not oldest <= tuple(version[:2]) <= newest:
-        return 'Python %d.%d to %d.%d is needed, for which constraints.txt holds versions; this is %d.%d. Name another: make setup PYTHON=python%d.%d' % (oldest + newest + tuple(version[:2]) + newest)
-    if installer not in ('uv', 'pip'): return 'INSTALLER is uv or pip, not ' + installer
-    if torch not in ('', 'cpu'): return 'TORCH is cpu, or left empty, not ' + torch
+        return (
+            'Python %d.%d to %d.%d is needed, for which constraints.txt holds versions; this is %d.%d. Name another: make setup PYTHON=python%d.%d'
+            % (oldest + newest + tuple(version[:2]) + newest)
+        )
+    if installer not in ('uv', 'pip'):
+        return 'INSTALLER is uv or pip, not ' + installer
+    if torch not in ('', 'cpu'):
+        return 'TORCH is cpu, or left empty, not ' + torch
 
 
 if __name__ == '__main__':

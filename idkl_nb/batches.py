@@ -8,213 +8,344 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'FORMATS', 'LARGEST', 'EIGHT_BITS', 
            'train_loader', 'eval_loader']
 
 # %% ../nbs/03_batches.ipynb #db73fff8
-import contextlib, sys, warnings
+import contextlib
+import sys
+import warnings
 from typing import NamedTuple
-import numpy as np, torch
+
+import numpy as np
+import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
-from .datasets import SUFFIXES, DataError, Records
-from .world import INFRARED, MODALITIES, VISIBLE
+
+from .common import INFRARED, MODALITIES, VISIBLE, DataError
+from .datasets import SUFFIXES, Records
 
 # %% ../nbs/03_batches.ipynb #a9db18f7
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
 
+
 def _check_size(height, width):
     "Raise TypeError or ValueError for what is no size in pixels"
-    if not all(isinstance(size, (int, np.integer)) for size in (height, width)): raise TypeError(f'{height!r} x {width!r}: a size is two whole numbers of pixels')
-    if height < 1 or width < 1: raise ValueError(f'{height} x {width} pixels is no size of an image')
+    if not all(isinstance(size, (int, np.integer)) for size in (height, width)):
+        raise TypeError(f'{height!r} x {width!r}: a size is two whole numbers of pixels')
+    if height < 1 or width < 1:
+        raise ValueError(f'{height} x {width} pixels is no size of an image')
+
 
 def eval_transform(
-    height:int, # pixels
-    width:int,  # pixels
-)->v2.Compose:  # PIL image to float tensor (3, height, width)
+    height: int,  # pixels
+    width: int,  # pixels
+) -> v2.Compose:  # PIL image to float tensor (3, height, width)
     "What an image goes through at test time. Raises ValueError or TypeError for a size that is none"
     _check_size(height, width)
-    return v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    return v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize((height, width), antialias=True),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
 
 # %% ../nbs/03_batches.ipynb #70bd037d
 class ChannelAugment(nn.Module):
     "With probability `p`, replace the three channels by one of them or by their grey mixture (Ye et al., ICCV 2021)"
-    def __init__(self,
-        p:float=0.5,      # probability, 0 to 1
+
+    def __init__(
+        self,
+        p: float = 0.5,  # probability, 0 to 1
     ):
         super().__init__()
-        if not 0 <= p <= 1: raise ValueError(f'{p} is no probability: expected 0 to 1')
+        if not 0 <= p <= 1:
+            raise ValueError(f'{p} is no probability: expected 0 to 1')
         self.p = p
 
-    def forward(self,
-        image:Tensor,     # (3, H, W)
-    )->Tensor:            # (3, H, W)
+    def forward(
+        self,
+        image: Tensor,  # (3, H, W)
+    ) -> Tensor:  # (3, H, W)
         "Augmented image"
-        if torch.rand(()) >= self.p: return image
+        if torch.rand(()) >= self.p:
+            return image
         choice = torch.randint(4, ()).item()
-        one = v2.functional.rgb_to_grayscale(image) if choice == 3 else image[choice:choice+1]  # (1, H, W)
+        one = (
+            v2.functional.rgb_to_grayscale(image) if choice == 3 else image[choice : choice + 1]
+        )  # (1, H, W)
         return one.expand(3, -1, -1)
 
 # %% ../nbs/03_batches.ipynb #c2266103
 def train_transform(
-    height:int,          # pixels
-    width:int,           # pixels
-    shift:int=None,      # largest shift of the crop in pixels; None: a sixteenth of the width, rounded up
-    flip:float=0.5,      # probability of mirroring
-    erasing:float=0.5,   # probability that a rectangle is erased (Zhong et al., AAAI 2020)
-    channel:float=0.,    # probability of channel augmentation
-)->v2.Compose:           # PIL image to float tensor (3, height, width)
+    height: int,  # pixels
+    width: int,  # pixels
+    shift: int = None,  # largest shift of the crop in pixels; None: a sixteenth of the width, rounded up
+    flip: float = 0.5,  # probability of mirroring
+    erasing: float = 0.5,  # probability that a rectangle is erased (Zhong et al., AAAI 2020)
+    channel: float = 0.0,  # probability of channel augmentation
+) -> v2.Compose:  # PIL image to float tensor (3, height, width)
     "What an image goes through in training. Raises ValueError or TypeError for a size that is none, and for what is no probability"
     _check_size(height, width)
-    if shift is not None and shift < 0: raise ValueError(f'shift = {shift}: expected 0 or more pixels')
-    shift = -(-width//16) if shift is None else shift
-    return v2.Compose([v2.ToImage(), v2.Resize((height, width), antialias=True), v2.RandomHorizontalFlip(flip), v2.RandomCrop((height, width), padding=shift),
-                       ChannelAugment(channel), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD), v2.RandomErasing(erasing)])
+    if shift is not None and shift < 0:
+        raise ValueError(f'shift = {shift}: expected 0 or more pixels')
+    shift = -(-width // 16) if shift is None else shift
+    return v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize((height, width), antialias=True),
+            v2.RandomHorizontalFlip(flip),
+            v2.RandomCrop((height, width), padding=shift),
+            ChannelAugment(channel),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+            v2.RandomErasing(erasing),
+        ]
+    )
 
 # %% ../nbs/03_batches.ipynb #a1ffe438
-FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))   # of images that are opened; the content counts, not the name
-LARGEST = 25_000_000               # pixels of an image that is still decoded
-EIGHT_BITS = ('Convert all images of its modality to 8 bits by one range, such as the lowest and the highest value in all of them, '
-              '255*((x - low)/(high - low)).clip(0, 1), and save them as PNG')
+FORMATS = tuple(
+    dict.fromkeys(SUFFIXES.values())
+)  # of images that are opened; the content counts, not the name
+LARGEST = 25_000_000  # pixels of an image that is still decoded
+EIGHT_BITS = (
+    'Convert all images of its modality to 8 bits by one range, such as the lowest and the highest value in all of them, '
+    '255*((x - low)/(high - low)).clip(0, 1), and save them as PNG'
+)
+
 
 def is_deep(
-    mode:str,    # of Pillow
-)->bool:
+    mode: str,  # of Pillow
+) -> bool:
     "Whether Pillow would cut the values of this mode at 255: whole numbers of 16 or 32 bits (I), or floats (F)"
     return mode[0] in 'IF'
 
+
 def turn(
-    image:Image.Image,
-)->Image.Image:      # the same object
+    image: Image.Image,
+) -> Image.Image:  # the same object
     "Turn and mirror an image as its EXIF orientation says, in place; EXIF that can't be read is as none"
-    try: orientation = image.getexif().get(0x112, 1)
-    except Exception: orientation = 1      # readers of EXIF raise nearly anything, and the pixels are fine
-    if orientation in range(2, 9): ImageOps.exif_transpose(image, in_place=True)
+    try:
+        orientation = image.getexif().get(0x112, 1)
+    except Exception:
+        orientation = 1  # readers of EXIF raise nearly anything, and the pixels are fine
+    if orientation in range(2, 9):
+        ImageOps.exif_transpose(image, in_place=True)
     return image
 
+
 def read_image(
-    file,            # of one of the `FORMATS`
-)->Image.Image:      # RGB, upright
+    file,  # of one of the `FORMATS`
+) -> Image.Image:  # RGB, upright
     "Open, decode and turn an image. Raises DataError, which names the file, when it is missing, damaged, of another format, of more than 8 bits, or too large"
     try:
         with Image.open(file, formats=FORMATS) as image:
-            if image.width*image.height > LARGEST: raise ValueError(f'{image.width} x {image.height} pixels, more than {LARGEST:,}')
-            image.load()             # before the search for EXIF, which must not hide that half of the image is missing
-            if not is_deep(image.mode): return turn(image).convert('RGB')
+            if image.width * image.height > LARGEST:
+                raise ValueError(f'{image.width} x {image.height} pixels, more than {LARGEST:,}')
+            image.load()  # before the search for EXIF, which must not hide that half of the image is missing
+            if not is_deep(image.mode):
+                return turn(image).convert('RGB')
             mode, (low, high) = image.mode, image.getextrema()
-    except Exception as error:      # decoders raise nearly anything for damaged files
-        raise DataError(f'{file}: this image is missing or damaged ({error}). Expected {", ".join(FORMATS)}. Copy it anew from the dataset, convert it, or take it out of the lists') from error
-    raise DataError(f'{file}: this image has more than 8 bits a pixel (mode {mode}, values from {low:,} to {high:,}), and would be cut at 255. {EIGHT_BITS}')
+    except Exception as error:  # decoders raise nearly anything for damaged files
+        raise DataError(
+            f'{file}: this image is missing or damaged ({error}). Expected {", ".join(FORMATS)}. Copy it anew from the dataset, convert it, or take it out of the lists'
+        ) from error
+    raise DataError(
+        f'{file}: this image has more than 8 bits a pixel (mode {mode}, values from {low:,} to {high:,}), and would be cut at 255. {EIGHT_BITS}'
+    )
 
 # %% ../nbs/03_batches.ipynb #df9513dd
 class Batch(NamedTuple):
     "Images with their labels; one image has the same fields without the leading axis"
-    images:Tensor    # (B, 3, H, W) float, normalised
-    ids:Tensor       # (B,) int64, class of the identity, from 0 without gaps
-    modality:Tensor  # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1
-    camera:Tensor    # (B,) int64, the dataset's own numbers
+
+    images: Tensor  # (B, 3, H, W) float, normalised
+    ids: Tensor  # (B,) int64, class of the identity, from 0 without gaps
+    modality: Tensor  # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1
+    camera: Tensor  # (B,) int64, the dataset's own numbers
+
 
 class Images(Dataset):
     "The images of a table, decoded and transformed, with labels"
-    def __init__(self,
-        records:Records,  # which images
-        transform,        # PIL image to tensor
-        on_unreadable:str='raise',  # 'raise', or 'skip': another image of the same identity and modality takes its place, with a warning
+
+    def __init__(
+        self,
+        records: Records,  # which images
+        transform,  # PIL image to tensor
+        on_unreadable: str = 'raise',  # 'raise', or 'skip': another image of the same identity and modality takes its place, with a warning
     ):
-        if on_unreadable not in ('raise', 'skip'): raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {on_unreadable!r}")
+        if on_unreadable not in ('raise', 'skip'):
+            raise ValueError(f"on_unreadable must be 'raise' or 'skip', got {on_unreadable!r}")
         self.records, self.transform, self.on_unreadable = records, transform, on_unreadable
-        self.classes, self.ids = np.unique(records.identity, return_inverse=True)  # (C,) identity of each class; (N,) class of each image
-        self.unreadable = torch.zeros(len(records), dtype=torch.bool)              # (N,) images that another one stood in for
-        if on_unreadable == 'skip': self.unreadable.share_memory_()                # so that those of workers count here, too
+        self.classes, self.ids = np.unique(
+            records.identity, return_inverse=True
+        )  # (C,) identity of each class; (N,) class of each image
+        self.unreadable = torch.zeros(
+            len(records), dtype=torch.bool
+        )  # (N,) images that another one stood in for
+        if on_unreadable == 'skip':
+            self.unreadable.share_memory_()  # so that those of workers count here, too
 
-    def __len__(self): return len(self.records)
+    def __len__(self):
+        return len(self.records)
 
-    def picture(self, index:int)->Image.Image:
+    def picture(self, index: int) -> Image.Image:
         "The picture of one image, or the one that stands in for it. Raises DataError"
         r = self.records
-        try: return read_image(r.root/r.path[index])
+        try:
+            return read_image(r.root / r.path[index])
         except DataError as error:
-            if self.on_unreadable == 'raise': raise
-            same = np.flatnonzero((r.identity == r.identity[index]) & (r.modality == r.modality[index]))   # (n,)
-            for other in np.roll(same, -np.searchsorted(same, index))[1:]:      # the next in the table; after the last, the first
+            if self.on_unreadable == 'raise':
+                raise
+            same = np.flatnonzero(
+                (r.identity == r.identity[index]) & (r.modality == r.modality[index])
+            )  # (n,)
+            for other in np.roll(same, -np.searchsorted(same, index))[
+                1:
+            ]:  # the next in the table; after the last, the first
                 with contextlib.suppress(DataError):
-                    picture = read_image(r.root/r.path[other])
+                    picture = read_image(r.root / r.path[other])
                     self.unreadable[index] = True
                     warnings.warn(f'{error}. {r.path[other]} stands in for it')
                     return picture
-            raise DataError(f'{error}. No other {MODALITIES[r.modality[index]]} image of identity {r.identity[index]} can stand in for it') from error
+            raise DataError(
+                f'{error}. No other {MODALITIES[r.modality[index]]} image of identity {r.identity[index]} can stand in for it'
+            ) from error
 
-    def __getitem__(self, index:int)->Batch:
+    def __getitem__(self, index: int) -> Batch:
         "One image with the labels of its row; raises DataError, which names the file, when it can't be read"
         label = lambda column: torch.tensor(int(column[index]))
-        return Batch(self.transform(self.picture(index)), label(self.ids), label(self.records.modality), label(self.records.camera))
+        return Batch(
+            self.transform(self.picture(index)),
+            label(self.ids),
+            label(self.records.modality),
+            label(self.records.camera),
+        )
 
 # %% ../nbs/03_batches.ipynb #7ff6ebe8
 class PKSampler(Sampler):
     "Batches of P identities with K images of each in each modality: lists of 2*P*K indices (Section 3)"
-    def __init__(self,
-        records:Records,     # the training images
-        P:int,               # identities in a batch
-        K:int,               # images of an identity in each modality
-        batches:int=None,    # batches in an epoch; None: as many as show each visible or infrared image once on average, whichever modality has more
-        seed:int=0,          # of the plan; epoch e of seed s is always the same
-    ):
-        for name, value in dict(P=P, K=K, batches=1 if batches is None else batches, seed=seed).items():
-            if not isinstance(value, (int, np.integer)): raise TypeError(f'{name} = {value!r}: expected a whole number, not {type(value).__name__}')
-        if P < 2 or K < 1: raise ValueError(f'P = {P}, K = {K}: a batch needs at least 2 identities (the triplet loss compares people) and 1 image of each')
-        if seed < 0 or batches is not None and batches < 1: raise ValueError(f'batches = {batches}, seed = {seed}: an epoch needs at least 1 batch, and seeds count from 0')
-        self.P, self.K, self.seed, self.epoch = P, K, seed, 0
-        self.images = {who: [np.flatnonzero((records.identity == who) & (records.modality == kind)) for kind in (VISIBLE, INFRARED)] for who in np.unique(records.identity).tolist()}
-        self.left_out = [who for who, kinds in self.images.items() if min(map(len, kinds)) == 0]  # identities without images in one modality
-        self.people = [who for who in self.images if who not in set(self.left_out)]
-        if self.left_out: warnings.warn(f'{len(self.left_out)} identities have images in one modality only and are never sampled, for example {self.left_out[:5]}')
-        if len(self.people) < P: raise ValueError(f'P = {P}, but only {len(self.people)} identities have images in both modalities; choose a smaller P or more identities')
-        larger = max(sum(len(self.images[who][kind]) for who in self.people) for kind in (VISIBLE, INFRARED))
-        self.batches = -(-larger//(P*K)) if batches is None else batches
 
-    def set_epoch(self, epoch:int):
+    def __init__(
+        self,
+        records: Records,  # the training images
+        P: int,  # identities in a batch
+        K: int,  # images of an identity in each modality
+        batches: int = None,  # batches in an epoch; None: as many as show each visible or infrared image once on average, whichever modality has more
+        seed: int = 0,  # of the plan; epoch e of seed s is always the same
+    ):
+        for name, value in dict(
+            P=P, K=K, batches=1 if batches is None else batches, seed=seed
+        ).items():
+            if not isinstance(value, (int, np.integer)):
+                raise TypeError(
+                    f'{name} = {value!r}: expected a whole number, not {type(value).__name__}'
+                )
+        if P < 2 or K < 1:
+            raise ValueError(
+                f'P = {P}, K = {K}: a batch needs at least 2 identities (the triplet loss compares people) and 1 image of each'
+            )
+        if seed < 0 or batches is not None and batches < 1:
+            raise ValueError(
+                f'batches = {batches}, seed = {seed}: an epoch needs at least 1 batch, and seeds count from 0'
+            )
+        self.P, self.K, self.seed, self.epoch = P, K, seed, 0
+        self.images = {
+            who: [
+                np.flatnonzero((records.identity == who) & (records.modality == kind))
+                for kind in (VISIBLE, INFRARED)
+            ]
+            for who in np.unique(records.identity).tolist()
+        }
+        self.left_out = [
+            who for who, kinds in self.images.items() if min(map(len, kinds)) == 0
+        ]  # identities without images in one modality
+        self.people = [who for who in self.images if who not in set(self.left_out)]
+        if self.left_out:
+            warnings.warn(
+                f'{len(self.left_out)} identities have images in one modality only and are never sampled, for example {self.left_out[:5]}'
+            )
+        if len(self.people) < P:
+            raise ValueError(
+                f'P = {P}, but only {len(self.people)} identities have images in both modalities; choose a smaller P or more identities'
+            )
+        larger = max(
+            sum(len(self.images[who][kind]) for who in self.people) for kind in (VISIBLE, INFRARED)
+        )
+        self.batches = -(-larger // (P * K)) if batches is None else batches
+
+    def set_epoch(self, epoch: int):
         "Choose the epoch that the next iteration goes through"
         self.epoch = epoch
 
-    def __len__(self): return self.batches
+    def __len__(self):
+        return self.batches
 
-    def draw(self, rng:np.random.Generator, images:np.ndarray)->np.ndarray:
+    def draw(self, rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
         "K of these images: all different when there are enough, else each at least K // n times"
-        return rng.permutation(np.concatenate([np.tile(images, self.K//len(images)), rng.permutation(images)[:self.K % len(images)]]))
+        return rng.permutation(
+            np.concatenate(
+                [
+                    np.tile(images, self.K // len(images)),
+                    rng.permutation(images)[: self.K % len(images)],
+                ]
+            )
+        )
 
     def __iter__(self):
         rng, deck = np.random.default_rng([self.seed, self.epoch]), []
         for _ in range(self.batches):
-            if len(deck) < self.P:  # shuffle anew; those still undealt come first now and last in the new round
+            if (
+                len(deck) < self.P
+            ):  # shuffle anew; those still undealt come first now and last in the new round
                 deck += sorted(rng.permutation(self.people).tolist(), key=set(deck).__contains__)
-            people, deck = deck[:self.P], deck[self.P:]
-            yield np.concatenate([self.draw(rng, images) for who in people for images in self.images[who]]).tolist()
+            people, deck = deck[: self.P], deck[self.P :]
+            yield np.concatenate(
+                [self.draw(rng, images) for who in people for images in self.images[who]]
+            ).tolist()
 
 # %% ../nbs/03_batches.ipynb #18ed71d7
 def start_method(
-    workers:int,       # processes that read
-)->str|None:           # for `DataLoader`'s `multiprocessing_context`; None: as Python has it
+    workers: int,  # processes that read
+) -> str | None:  # for `DataLoader`'s `multiprocessing_context`; None: as Python has it
     "How processes that read images start"
     return 'fork' if workers and sys.platform == 'linux' else None
 
+
 def train_loader(
-    records:Records,   # the training images
-    transform,         # PIL image to tensor, with augmentation
-    P:int,             # identities in a batch
-    K:int,             # images of an identity in each modality
-    batches:int=None,  # batches in an epoch, see `PKSampler`
-    seed:int=0,        # of the plan and of the workers' augmentation
-    workers:int=0,     # processes that read and transform; 0: none but this one
-    on_unreadable:str='raise',  # or 'skip', see `Images`
-)->DataLoader:         # gives a `Batch` of 2*P*K images
+    records: Records,  # the training images
+    transform,  # PIL image to tensor, with augmentation
+    P: int,  # identities in a batch
+    K: int,  # images of an identity in each modality
+    batches: int = None,  # batches in an epoch, see `PKSampler`
+    seed: int = 0,  # of the plan and of the workers' augmentation
+    workers: int = 0,  # processes that read and transform; 0: none but this one
+    on_unreadable: str = 'raise',  # or 'skip', see `Images`
+) -> DataLoader:  # gives a `Batch` of 2*P*K images
     "Planned batches for training; `loader.batch_sampler.set_epoch(e)` chooses the epoch"
     sampler = PKSampler(records, P, K, batches, seed)
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(Images(records, transform, on_unreadable), batch_sampler=sampler, num_workers=workers, multiprocessing_context=start_method(workers), generator=generator, pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0)
+    return DataLoader(
+        Images(records, transform, on_unreadable),
+        batch_sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context=start_method(workers),
+        generator=generator,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )
+
 
 def eval_loader(
-    records:Records,   # the images, kept in this order
-    transform,         # PIL image to tensor
-    batch_size:int=64, # images in a batch
-    workers:int=0,     # processes that read and transform
-)->DataLoader:         # gives a `Batch`
+    records: Records,  # the images, kept in this order
+    transform,  # PIL image to tensor
+    batch_size: int = 64,  # images in a batch
+    workers: int = 0,  # processes that read and transform
+) -> DataLoader:  # gives a `Batch`
     "All images of a table in its order"
-    return DataLoader(Images(records, transform), batch_size=batch_size, num_workers=workers, multiprocessing_context=start_method(workers), pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        Images(records, transform),
+        batch_size=batch_size,
+        num_workers=workers,
+        multiprocessing_context=start_method(workers),
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -8,86 +8,107 @@ __all__ = ['pairwise_distances', 'Hardest', 'hardest', 'batch_hard_triplet', 're
 # %% ../nbs/06_identity.ipynb #1da351e9
 from contextlib import nullcontext
 from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from .backbone import full_precision
+
+from .common import full_precision
 from .modality import cross_entropy, modality_loss, send
 
 # %% ../nbs/06_identity.ipynb #244ce1a4
 def pairwise_distances(
-    a:Tensor,            # (N, C)
-    b:Tensor,            # (M, C)
-    squared:bool=False,  # leave the root away
-    eps:float=1e-12,     # smaller squared distances are raised to this before the root, and get no gradient
-)->Tensor:               # (N, M), float32 for half-precision vectors
+    a: Tensor,  # (N, C)
+    b: Tensor,  # (M, C)
+    squared: bool = False,  # leave the root away
+    eps: float = 1e-12,  # smaller squared distances are raised to this before the root, and get no gradient
+) -> Tensor:  # (N, M), float32 for half-precision vectors
     "Euclidean distances between all rows of `a` and all rows of `b`"
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]: raise ValueError(f'expected (N, C) and (M, C), got {tuple(a.shape)} and {tuple(b.shape)}')
-    with torch.autocast(a.device.type, enabled=False) if torch.amp.is_autocast_available(a.device.type) else nullcontext():
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f'expected (N, C) and (M, C), got {tuple(a.shape)} and {tuple(b.shape)}')
+    with (
+        torch.autocast(a.device.type, enabled=False)
+        if torch.amp.is_autocast_available(a.device.type)
+        else nullcontext()
+    ):
         a, b = full_precision(a), full_precision(b)
-        d = a.square().sum(1)[:, None] + b.square().sum(1) - 2*(a @ b.T)  # (N, M)
+        d = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)  # (N, M)
         return d.clamp(min=0) if squared else d.clamp(min=eps).sqrt()
 
 # %% ../nbs/06_identity.ipynb #2ed1841e
 class Hardest(NamedTuple):
     "For each anchor of a batch, its worst cases"
-    positive:Tensor  # (B,) distance to the farthest image of the same identity
-    negative:Tensor  # (B,) distance to the nearest image of another identity
-    counted:Tensor   # (B,) bool: the anchor has both; where the ids are
+
+    positive: Tensor  # (B,) distance to the farthest image of the same identity
+    negative: Tensor  # (B,) distance to the nearest image of another identity
+    counted: Tensor  # (B,) bool: the anchor has both; where the ids are
+
 
 def hardest(
-    features:Tensor,  # (B, C)
-    ids:Tensor,       # (B,) int, on the host or with the features
-)->Hardest:
+    features: Tensor,  # (B, C)
+    ids: Tensor,  # (B,) int, on the host or with the features
+) -> Hardest:
     "Hardest positive and negative of each anchor (Hermans et al., 2017)"
-    d = pairwise_distances(features, features)                     # (B, B)
-    same = ids[:, None] == ids                                     # (B, B)
+    d = pairwise_distances(features, features)  # (B, B)
+    same = ids[:, None] == ids  # (B, B)
     other_of_same = same & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
-    counted = other_of_same.any(1) & (~same).any(1)                # (B,)
+    counted = other_of_same.any(1) & (~same).any(1)  # (B,)
     same = send(same, d.device)
-    positive = d.masked_fill(~same, -torch.inf).amax(1)            # (B,)
-    negative = d.masked_fill(same, torch.inf).amin(1)              # (B,)
+    positive = d.masked_fill(~same, -torch.inf).amax(1)  # (B,)
+    negative = d.masked_fill(same, torch.inf).amin(1)  # (B,)
     return Hardest(positive, negative, counted)
 
 # %% ../nbs/06_identity.ipynb #4269494d
 def batch_hard_triplet(
-    features:Tensor,  # (B, C), before the BN-neck
-    ids:Tensor,       # (B,) int, on the host or with the features
-    margin:float,     # in units of the Euclidean distance, >= 0
-)->Tensor:            # scalar: mean over the anchors that have another image of their identity, and an image of another
+    features: Tensor,  # (B, C), before the BN-neck
+    ids: Tensor,  # (B,) int, on the host or with the features
+    margin: float,  # in units of the Euclidean distance, >= 0
+) -> Tensor:  # scalar: mean over the anchors that have another image of their identity, and an image of another
     "Batch-hard triplet loss with a hinge (Hermans et al., 2017). Raises ValueError when no anchor has both partners"
     for name, x in dict(features=features, ids=ids).items():
-        if not isinstance(x, Tensor): raise TypeError(f'{name}: expected a tensor, not {type(x).__name__}')
-    if len(features) != len(ids): raise ValueError(f'{len(features)} features but {len(ids)} ids')
-    if not margin >= 0: raise ValueError(f'margin must be at least 0, got {margin}')
+        if not isinstance(x, Tensor):
+            raise TypeError(f'{name}: expected a tensor, not {type(x).__name__}')
+    if len(features) != len(ids):
+        raise ValueError(f'{len(features)} features but {len(ids)} ids')
+    if not margin >= 0:
+        raise ValueError(f'margin must be at least 0, got {margin}')
     positive, negative, counted = hardest(features, ids.cpu())
-    if not counted.any(): raise ValueError(f'no anchor has a positive and a negative: the batch of {len(ids)} images holds {len(ids.unique())} identities; it needs at least 2, one of them with 2 images')
-    rows = send(torch.where(counted)[0], features.device)          # (anchors,)
+    if not counted.any():
+        raise ValueError(
+            f'no anchor has a positive and a negative: the batch of {len(ids)} images holds {len(ids.unique())} identities; it needs at least 2, one of them with 2 images'
+        )
+    rows = send(torch.where(counted)[0], features.device)  # (anchors,)
     return F.relu(margin + positive - negative)[rows].mean()
 
 # %% ../nbs/06_identity.ipynb #56ab1600
 def reid_loss(
-    pooled:Tensor,          # (B, C), the feature that the triplet sees
-    logits:Tensor,          # (B, identities), from the classifier
-    ids:Tensor,             # (B,) int64 class of the identity, on the host or with the features
-    margin:float=0.3,       # of the triplet; the paper gives none, 0.3 is usual
-    smoothing:float=0.,     # label smoothing of the cross-entropy, 0 to 1
-)->tuple[Tensor, Tensor]:   # cross-entropy and triplet; their sum is L_reid
+    pooled: Tensor,  # (B, C), the feature that the triplet sees
+    logits: Tensor,  # (B, identities), from the classifier
+    ids: Tensor,  # (B,) int64 class of the identity, on the host or with the features
+    margin: float = 0.3,  # of the triplet; the paper gives none, 0.3 is usual
+    smoothing: float = 0.0,  # label smoothing of the cross-entropy, 0 to 1
+) -> tuple[Tensor, Tensor]:  # cross-entropy and triplet; their sum is L_reid
     "The two terms of L_reid (Eq. 5)"
     return cross_entropy(logits, ids, smoothing), batch_hard_triplet(pooled, ids, margin)
 
 # %% ../nbs/06_identity.ipynb #2f37452a
 def base_loss(
-    shared:tuple,        # of the shared branch: pooled (B, C), logits (B, identities), confusers' logits, a list of (B, 2); an empty list leaves C away
-    specific:tuple,      # of the specific branch: pooled, logits, discriminators' logits; an empty list leaves D away
-    ids:Tensor,          # (B,) int64 class of the identity, on the host or with the features
-    modality:Tensor,     # (B,) int64, 0 visible, 1 infrared; likewise
-    margin:float=0.3,    # of the triplets
-    smoothing:float=0.,  # label smoothing of the cross-entropies
-)->dict[str, Tensor]:    # scalar terms by name; their sum is L_b
+    shared: tuple,  # of the shared branch: pooled (B, C), logits (B, identities), confusers' logits, a list of (B, 2); an empty list leaves C away
+    specific: tuple,  # of the specific branch: pooled, logits, discriminators' logits; an empty list leaves D away
+    ids: Tensor,  # (B,) int64 class of the identity, on the host or with the features
+    modality: Tensor,  # (B,) int64, 0 visible, 1 infrared; likewise
+    margin: float = 0.3,  # of the triplets
+    smoothing: float = 0.0,  # label smoothing of the cross-entropies
+) -> dict[str, Tensor]:  # scalar terms by name; their sum is L_b
     "The terms of L_b = L_sh + L_sp (Eq. 5 and 6)"
     terms = {}
-    for branch, (pooled, logits, guesses), classifier in (('sh', shared, 'C'), ('sp', specific, 'D')):
-        terms[f'ce_{branch}'], terms[f'triplet_{branch}'] = reid_loss(pooled, logits, ids, margin, smoothing)
-        if guesses: terms[classifier] = modality_loss(guesses, modality)
+    for branch, (pooled, logits, guesses), classifier in (
+        ('sh', shared, 'C'),
+        ('sp', specific, 'D'),
+    ):
+        terms[f'ce_{branch}'], terms[f'triplet_{branch}'] = reid_loss(
+            pooled, logits, ids, margin, smoothing
+        )
+        if guesses:
+            terms[classifier] = modality_loss(guesses, modality)
     return terms

@@ -7,74 +7,110 @@ __all__ = ['TRY_ALL', 'mdr_loss', 'try_all', 'hungarian', 'cheapest_pairs', 'pai
 
 # %% ../nbs/10_mdr.ipynb #36eae92f
 import itertools
+
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from .common import INFRARED, VISIBLE
 from .modality import send
 from .tgsa import kl_rows, log_rows, reduce_rows, tgsa_rows
-from .world import INFRARED, VISIBLE
 
 # %% ../nbs/10_mdr.ipynb #6ffdaf47
 def mdr_loss(
-    shared_visible:Tensor,   # (N, C) features of the shared branch
-    shared_infrared:Tensor,  # (N, C): row i shows the same person as row i of `shared_visible`, see `pair_modalities`
-    logits_visible:Tensor,   # (N, identities) of the shared branch, in the same order
-    logits_infrared:Tensor,  # (N, identities)
-    reduction:str='sum',     # 'sum' over the N pairs, as the paper writes, or their 'mean'
-)->Tensor:                   # scalar, float32 for half-precision input
+    shared_visible: Tensor,  # (N, C) features of the shared branch
+    shared_infrared: Tensor,  # (N, C): row i shows the same person as row i of `shared_visible`, see `pair_modalities`
+    logits_visible: Tensor,  # (N, identities) of the shared branch, in the same order
+    logits_infrared: Tensor,  # (N, identities)
+    reduction: str = 'sum',  # 'sum' over the N pairs, as the paper writes, or their 'mean'
+) -> Tensor:  # scalar, float32 for half-precision input
     "Modality discrepancy reduction (Eq. 20). Raises ValueError for unequal shapes or another reduction"
-    if logits_visible.ndim != 2 or logits_visible.shape != logits_infrared.shape or len(logits_visible) != len(shared_visible):
-        raise ValueError(f'expected two (N, identities) for {len(shared_visible)} pairs, got {tuple(logits_visible.shape)} and {tuple(logits_infrared.shape)}')
-    return reduce_rows(tgsa_rows(shared_visible, shared_infrared) + kl_rows(log_rows(logits_visible), log_rows(logits_infrared)), reduction)
+    if (
+        logits_visible.ndim != 2
+        or logits_visible.shape != logits_infrared.shape
+        or len(logits_visible) != len(shared_visible)
+    ):
+        raise ValueError(
+            f'expected two (N, identities) for {len(shared_visible)} pairs, got {tuple(logits_visible.shape)} and {tuple(logits_infrared.shape)}'
+        )
+    return reduce_rows(
+        tgsa_rows(shared_visible, shared_infrared)
+        + kl_rows(log_rows(logits_visible), log_rows(logits_infrared)),
+        reduction,
+    )
 
 # %% ../nbs/10_mdr.ipynb #2d471daf
 def try_all(
-    costs:Tensor,     # (P, K, K), costs[p, i, j] for giving row i of problem p its column j
-)->Tensor:            # (P, K) int64, the column of each row
+    costs: Tensor,  # (P, K, K), costs[p, i, j] for giving row i of problem p its column j
+) -> Tensor:  # (P, K) int64, the column of each row
     "The cheapest way to give every row a column of its own, by trying all K! of them where the costs are; of equal ones the first"
     P, K, _ = costs.shape
     ways = send(torch.tensor(list(itertools.permutations(range(K)))), costs.device)  # (K!, K)
     totals = costs.gather(2, ways.T.expand(P, -1, -1)).sum(1)  # (P, K!)
     return ways[totals.argmin(1)]
 
+
 def hungarian(
-    costs:Tensor,     # (P, K, K), as for `try_all`
-)->Tensor:            # (P, K) int64 with the costs, the column of each row
+    costs: Tensor,  # (P, K, K), as for `try_all`
+) -> Tensor:  # (P, K) int64 with the costs, the column of each row
     "The same by the Hungarian method, for any K; the host waits for the costs"
-    return send(torch.stack([torch.as_tensor(linear_sum_assignment(c)[1]) for c in costs.cpu()]), costs.device)
+    return send(
+        torch.stack([torch.as_tensor(linear_sum_assignment(c)[1]) for c in costs.cpu()]),
+        costs.device,
+    )
 
 # %% ../nbs/10_mdr.ipynb #cf8f2488
 def cheapest_pairs(
-    x:Tensor,         # (B, C) float64
-    rows:Tensor,      # (P, 2, K) int64 rows of `x`: of P people the visible and the infrared images
-    solve,            # `try_all` or `hungarian`
-)->Tensor:            # (2, P*K) int64 with `x`: paired rows, person by person, the visible ones ascending
+    x: Tensor,  # (B, C) float64
+    rows: Tensor,  # (P, 2, K) int64 rows of `x`: of P people the visible and the infrared images
+    solve,  # `try_all` or `hungarian`
+) -> Tensor:  # (2, P*K) int64 with `x`: paired rows, person by person, the visible ones ascending
     "For each person the pairs of least total distance"
-    weights = torch.arange(1, x.shape[1] + 1, device=x.device).sqrt()                                  # (C,)
-    v, i = [side.gather(1, (x[side]*weights).sum(-1).argsort(1)) for side in send(rows, x.device).unbind(1)]  # (P, K) each, sorted by features
+    weights = torch.arange(1, x.shape[1] + 1, device=x.device).sqrt()  # (C,)
+    v, i = [
+        side.gather(1, (x[side] * weights).sum(-1).argsort(1))
+        for side in send(rows, x.device).unbind(1)
+    ]  # (P, K) each, sorted by features
     i = i.gather(1, solve(torch.cdist(x[v], x[i])))
     return torch.stack([v, i]).gather(2, v.argsort(1).expand(2, -1, -1)).flatten(1)
 
 # %% ../nbs/10_mdr.ipynb #56b4cbe2
 TRY_ALL = 6  # up to so many images of a person in a modality, all 720 ways are tried; for more, and for unequal numbers, there is the Hungarian method
 
+
 def pair_modalities(
-    features:Tensor,          # (B, C), of both modalities, in any order
-    ids:Tensor,               # (B,) int, identities, on the host or with the features
-    modality:Tensor,          # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1; likewise
-)->tuple[Tensor, Tensor]:     # (N,), (N,) int64 with the features: rows of visible and of infrared images, N = B/2; row i of both is the same person
+    features: Tensor,  # (B, C), of both modalities, in any order
+    ids: Tensor,  # (B,) int, identities, on the host or with the features
+    modality: Tensor,  # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1; likewise
+) -> tuple[
+    Tensor, Tensor
+]:  # (N,), (N,) int64 with the features: rows of visible and of infrared images, N = B/2; row i of both is the same person
     "Pair each person's visible with the infrared images so that the total distance is least. Raises ValueError when a person has unequal numbers"
-    if features.ndim != 2 or not 0 < len(features) == len(ids) == len(modality): raise ValueError(f'features {tuple(features.shape)} with {len(ids)} ids and {len(modality)} modalities: expected (B, C), (B,) and (B,)')
-    ids, modality = ids.cpu(), modality.cpu()   # nothing to do for labels on the host
-    if not ((modality == VISIBLE) | (modality == INFRARED)).all(): raise ValueError(f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}')
+    if features.ndim != 2 or not 0 < len(features) == len(ids) == len(modality):
+        raise ValueError(
+            f'features {tuple(features.shape)} with {len(ids)} ids and {len(modality)} modalities: expected (B, C), (B,) and (B,)'
+        )
+    ids, modality = ids.cpu(), modality.cpu()  # nothing to do for labels on the host
+    if not ((modality == VISIBLE) | (modality == INFRARED)).all():
+        raise ValueError(
+            f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}'
+        )
     people, who = ids.unique(return_inverse=True)
-    group = 2*who + (modality == INFRARED)      # (B,): person by person, visible first
-    counts = group.bincount(minlength=2*len(people)).view(-1, 2).tolist()
+    group = 2 * who + (modality == INFRARED)  # (B,): person by person, visible first
+    counts = group.bincount(minlength=2 * len(people)).view(-1, 2).tolist()
     for name, (v, i) in zip(people, counts):
-        if v != i: raise ValueError(f'identity {name} has {v} visible and {i} infrared images in the batch; pairing needs as many of one as of the other')
+        if v != i:
+            raise ValueError(
+                f'identity {name} has {v} visible and {i} infrared images in the batch; pairing needs as many of one as of the other'
+            )
     rows, x = group.argsort(stable=True), features.detach()
-    if counts == counts[:1]*len(counts) and counts[0][0] <= TRY_ALL and x.device.type != 'mps':   # MPS has no float64
+    if (
+        counts == counts[:1] * len(counts) and counts[0][0] <= TRY_ALL and x.device.type != 'mps'
+    ):  # MPS has no float64
         return tuple(cheapest_pairs(x.double(), rows.view(len(people), 2, -1), try_all))
-    x = x.cpu().double()                        # here the host waits
-    pairs = [cheapest_pairs(x, part.view(1, 2, -1), hungarian) for part in rows.split([v + i for v, i in counts])]
+    x = x.cpu().double()  # here the host waits
+    pairs = [
+        cheapest_pairs(x, part.view(1, 2, -1), hungarian)
+        for part in rows.split([v + i for v, i in counts])
+    ]
     return tuple(send(torch.cat(pairs, 1), features.device))

@@ -13,68 +13,97 @@ from torch.nn import functional as F
 # %% ../nbs/05_modality.ipynb #f6d292a6
 class ReverseGradient(torch.autograd.Function):
     "The identity forward, minus alpha times the gradient backward (Ganin and Lempitsky, ICML 2015)"
+
     @staticmethod
     def forward(ctx, x, alpha):
         ctx.alpha = alpha
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, gradient): return -ctx.alpha*gradient, None
+    def backward(ctx, gradient):
+        return -ctx.alpha * gradient, None
+
 
 def reverse_gradient(
-    x:Tensor,        # any shape
-    alpha:float=1.,  # strength, >= 0: 0 stops the gradient, 1 turns it round
-)->Tensor:           # the same values
+    x: Tensor,  # any shape
+    alpha: float = 1.0,  # strength, >= 0: 0 stops the gradient, 1 turns it round
+) -> Tensor:  # the same values
     "Pass `x` on, and turn its gradient round (Ganin and Lempitsky, ICML 2015)"
-    if not alpha >= 0: raise ValueError(f'alpha must be at least 0, got {alpha}; a negative alpha would not reverse anything')
+    if not alpha >= 0:
+        raise ValueError(
+            f'alpha must be at least 0, got {alpha}; a negative alpha would not reverse anything'
+        )
     return ReverseGradient.apply(x, alpha)
 
 # %% ../nbs/05_modality.ipynb #d719943c
 class ModalityHeads(nn.Module):
     "One small classifier for each tapped map: two logits, visible and infrared"
-    def __init__(self,
-        channels:tuple,    # channels of each tapped map
-        reverse:bool,      # True: confusers, behind a gradient reversal; False: discriminators
-        hidden:int=128,    # width of the hidden layer
-        alpha:float=1.,    # strength of the reversal, >= 0
+
+    def __init__(
+        self,
+        channels: tuple,  # channels of each tapped map
+        reverse: bool,  # True: confusers, behind a gradient reversal; False: discriminators
+        hidden: int = 128,  # width of the hidden layer
+        alpha: float = 1.0,  # strength of the reversal, >= 0
     ):
         super().__init__()
         self.reverse, self.alpha = reverse, alpha
-        self.heads = nn.ModuleList([nn.Sequential(nn.Linear(c, hidden), nn.ReLU(), nn.Linear(hidden, 2)) for c in channels])
+        self.heads = nn.ModuleList(
+            [nn.Sequential(nn.Linear(c, hidden), nn.ReLU(), nn.Linear(hidden, 2)) for c in channels]
+        )
 
-    def forward(self,
-        maps:tuple,        # one (B, C_j, H_j, W_j) for each classifier
-    )->list[Tensor]:       # one (B, 2) for each
+    def forward(
+        self,
+        maps: tuple,  # one (B, C_j, H_j, W_j) for each classifier
+    ) -> list[Tensor]:  # one (B, 2) for each
         "Logits of every classifier"
-        if len(maps) != len(self.heads): raise ValueError(f'{len(maps)} maps for {len(self.heads)} classifiers; give one map for each')
+        if len(maps) != len(self.heads):
+            raise ValueError(
+                f'{len(maps)} maps for {len(self.heads)} classifiers; give one map for each'
+            )
         averaged = [m.mean((-2, -1)) for m in maps]  # (B, C_j)
-        if self.reverse: averaged = [reverse_gradient(f, self.alpha) for f in averaged]
+        if self.reverse:
+            averaged = [reverse_gradient(f, self.alpha) for f in averaged]
         return [head(f) for head, f in zip(self.heads, averaged)]
 
 # %% ../nbs/05_modality.ipynb #ea6665be
 def send(
-    x:Tensor,             # on the host; what is on the device already comes back as it is
-    device:torch.device,  # where it is needed
-)->Tensor:                # the same values there
+    x: Tensor,  # on the host; what is on the device already comes back as it is
+    device: torch.device,  # where it is needed
+) -> Tensor:  # the same values there
     "Copy from the host to a device; on CUDA the host does not wait"
-    if device.type == 'cuda' and x.device.type == 'cpu': x = x.pin_memory()
+    if device.type == 'cuda' and x.device.type == 'cpu':
+        x = x.pin_memory()
     return x.to(device, non_blocking=device.type in ('cuda', 'meta'))
 
 # %% ../nbs/05_modality.ipynb #e87326b3
 def cross_entropy(
-    logits:Tensor,       # (B, classes), on any device
-    labels:Tensor,       # (B,) int64 from 0 to classes - 1, on the host or with the logits
-    smoothing:float=0.,  # label smoothing, 0 to 1
-)->Tensor:               # scalar, mean over the images, float32
+    logits: Tensor,  # (B, classes), on any device
+    labels: Tensor,  # (B,) int64 from 0 to classes - 1, on the host or with the logits
+    smoothing: float = 0.0,  # label smoothing, 0 to 1
+) -> Tensor:  # scalar, mean over the images, float32
     "Cross-entropy with labels that may stay on the host. Raises ValueError for a label without a class, and for anything else that does not fit"
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0 or labels.dtype != torch.int64: raise ValueError(f'logits {tuple(logits.shape)} with labels {tuple(labels.shape)} {labels.dtype}: expected (B, classes) with (B,) torch.int64, B at least 1')
-    if not 0 <= smoothing <= 1: raise ValueError(f'smoothing must lie between 0 and 1, got {smoothing}')
-    if not ((labels >= 0) & (labels < logits.shape[1])).all(): raise ValueError(f'labels from {labels.min()} to {labels.max()} for {logits.shape[1]} classes: expected 0 to {logits.shape[1] - 1}')
+    if (
+        logits.ndim != 2
+        or labels.shape != logits.shape[:1]
+        or len(labels) == 0
+        or labels.dtype != torch.int64
+    ):
+        raise ValueError(
+            f'logits {tuple(logits.shape)} with labels {tuple(labels.shape)} {labels.dtype}: expected (B, classes) with (B,) torch.int64, B at least 1'
+        )
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f'smoothing must lie between 0 and 1, got {smoothing}')
+    if not ((labels >= 0) & (labels < logits.shape[1])).all():
+        raise ValueError(
+            f'labels from {labels.min()} to {labels.max()} for {logits.shape[1]} classes: expected 0 to {logits.shape[1] - 1}'
+        )
     return F.cross_entropy(logits.float(), send(labels, logits.device), label_smoothing=smoothing)
 
+
 def modality_loss(
-    logits:list,       # one (B, 2) for each classifier
-    modality:Tensor,   # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1
-)->Tensor:             # scalar
+    logits: list,  # one (B, 2) for each classifier
+    modality: Tensor,  # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1
+) -> Tensor:  # scalar
     "Cross-entropy of the modality, averaged over images and summed over classifiers (Eq. 2-4). Raises ValueError for other labels"
     return sum(cross_entropy(z, modality) for z in logits)

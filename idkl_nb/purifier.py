@@ -8,45 +8,64 @@ __all__ = ['instance_norm', 'squeeze', 'PoolThree', 'pool_three', 'Purified', 'P
 
 # %% ../nbs/07_purifier.ipynb #76a4297e
 from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from .backbone import full_precision, gem
+
+from .backbone import gem
+from .common import full_precision
 from .identity import reid_loss
 from .modality import send
 
 # %% ../nbs/07_purifier.ipynb #d0bf3ac6
 def instance_norm(
-    maps:Tensor,     # (B, C, H, W), at least two places
-    eps:float=1e-5,  # added to the variance, > 0
-)->Tensor:           # (B, C, H, W), float32 for half-precision maps
+    maps: Tensor,  # (B, C, H, W), at least two places
+    eps: float = 1e-5,  # added to the variance, > 0
+) -> Tensor:  # (B, C, H, W), float32 for half-precision maps
     "Plain instance normalisation, without parameters or running statistics (Eq. 7). Raises ValueError for maps of one place"
-    if maps.ndim != 4 or maps[0, 0].numel() < 2: raise ValueError(f'expected maps (B, C, H, W) of at least two places, got {tuple(maps.shape)}: the mean of a single place is the place itself')
-    if not eps > 0: raise ValueError(f'eps must be positive, got {eps}')
+    if maps.ndim != 4 or maps[0, 0].numel() < 2:
+        raise ValueError(
+            f'expected maps (B, C, H, W) of at least two places, got {tuple(maps.shape)}: the mean of a single place is the place itself'
+        )
+    if not eps > 0:
+        raise ValueError(f'eps must be positive, got {eps}')
     centred = full_precision(maps) - full_precision(maps).mean((2, 3), keepdim=True)
-    return centred/(centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
+    return centred / (centred.square().mean((2, 3), keepdim=True) + eps).sqrt()
 
 # %% ../nbs/07_purifier.ipynb #0f61abc2
 def squeeze(
-    channels:int,      # C
-    reduction:int=16,  # r: the hidden layer has C/r values; must divide C
-)->nn.Sequential:      # (B, C) to the mask before its sigmoid (B, C)
+    channels: int,  # C
+    reduction: int = 16,  # r: the hidden layer has C/r values; must divide C
+) -> nn.Sequential:  # (B, C) to the mask before its sigmoid (B, C)
     "Squeeze and widen, without biases (Eq. 8). Raises ValueError when C/r is not a whole number"
-    if not 1 <= reduction <= channels or channels % reduction: raise ValueError(f'reduction {reduction} does not divide {channels} channels into a whole number of hidden values, at least one')
-    return nn.Sequential(nn.Linear(channels, channels//reduction, bias=False), nn.ReLU(), nn.Linear(channels//reduction, channels, bias=False))
+    if not 1 <= reduction <= channels or channels % reduction:
+        raise ValueError(
+            f'reduction {reduction} does not divide {channels} channels into a whole number of hidden values, at least one'
+        )
+    return nn.Sequential(
+        nn.Linear(channels, channels // reduction, bias=False),
+        nn.ReLU(),
+        nn.Linear(channels // reduction, channels, bias=False),
+    )
 
 # %% ../nbs/07_purifier.ipynb #dc265b57
 class PoolThree(torch.autograd.Function):
     "GeM of F, IN(F) and F + IN(F), a few images at a time; backward makes again from F what it needs"
+
     @staticmethod
     def forward(ctx, maps, p, eps, floor, chunk):
         pooled = []
         for part in maps.split(chunk):
-            x = full_precision(part).flatten(2)                                                                          # (b, C, S)
+            x = full_precision(part).flatten(2)  # (b, C, S)
             y = F.layer_norm(x, x.shape[2:], eps=eps)
-            pooled.append(torch.stack([v.clamp(min=floor).pow_(p).mean(-1).pow_(1/p) for v in (x, y, x + y)]))  # (3, b, C)
-        pooled = torch.cat(pooled, 1)                                                                           # (3, B, C)
+            pooled.append(
+                torch.stack(
+                    [v.clamp(min=floor).pow_(p).mean(-1).pow_(1 / p) for v in (x, y, x + y)]
+                )
+            )  # (3, b, C)
+        pooled = torch.cat(pooled, 1)  # (3, B, C)
         ctx.save_for_backward(maps, pooled)
         ctx.settings = p, eps, floor, chunk
         return tuple(v.clone() for v in pooled)
@@ -55,148 +74,201 @@ class PoolThree(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients):
         (maps, pooled), (p, eps, floor, chunk) = ctx.saved_tensors, ctx.settings
-        weights = torch.stack(gradients)*pooled.pow(1 - p)/maps[0, 0].numel()                                   # (3, B, C)
+        weights = torch.stack(gradients) * pooled.pow(1 - p) / maps[0, 0].numel()  # (3, B, C)
         out = torch.empty_like(maps)
-        for part, to, weight in zip(maps.split(chunk), out.split(chunk), weights[..., None].split(chunk, 1)):
-            x = full_precision(part.detach()).flatten(2).requires_grad_()                                                # (b, C, S)
-            with torch.enable_grad(): y = F.layer_norm(x, x.shape[2:], eps=eps)
-            dx, dy, both = [F.threshold(v, floor, 0.).pow_(p - 1).mul_(w) for v, w in zip((x, y, x + y), weight)]
+        for part, to, weight in zip(
+            maps.split(chunk), out.split(chunk), weights[..., None].split(chunk, 1)
+        ):
+            x = full_precision(part.detach()).flatten(2).requires_grad_()  # (b, C, S)
+            with torch.enable_grad():
+                y = F.layer_norm(x, x.shape[2:], eps=eps)
+            dx, dy, both = [
+                F.threshold(v, floor, 0.0).pow_(p - 1).mul_(w)
+                for v, w in zip((x, y, x + y), weight)
+            ]
             dx += both
             dx += torch.autograd.grad(y, x, dy.add_(both))[0]
-            to.copy_(dx.view_as(to))                                                                            # (b, C, H, W)
+            to.copy_(dx.view_as(to))  # (b, C, H, W)
         return out, None, None, None, None
 
 # %% ../nbs/07_purifier.ipynb #d3ff81d3
 def pool_three(
-    maps:Tensor,        # (B, C, H, W), F_sp
-    p:float=3.,         # exponent of GeM, > 1 (the slope of smaller powers jumps where `floor` begins)
-    eps:float=1e-5,     # of `instance_norm`, > 0
-    floor:float=1e-6,   # of `gem`, > 0: smaller values are raised to this
-    chunk:int=8,        # images at a time: changes memory and time, not the result
-)->tuple[Tensor, Tensor, Tensor]: # (B, C) each, float32 for half-precision maps
+    maps: Tensor,  # (B, C, H, W), F_sp
+    p: float = 3.0,  # exponent of GeM, > 1 (the slope of smaller powers jumps where `floor` begins)
+    eps: float = 1e-5,  # of `instance_norm`, > 0
+    floor: float = 1e-6,  # of `gem`, > 0: smaller values are raised to this
+    chunk: int = 8,  # images at a time: changes memory and time, not the result
+) -> tuple[Tensor, Tensor, Tensor]:  # (B, C) each, float32 for half-precision maps
     "GeM of F_sp, of IN(F_sp) and of their sum, without keeping a map. Can be differentiated once. Raises ValueError for settings or shapes it cannot treat"
-    if maps.ndim != 4 or maps[0, 0].numel() < 2: raise ValueError(f'expected maps (B, C, H, W) of at least two places, got {tuple(maps.shape)}')
-    if not (p > 1 and eps > 0 and floor > 0 and chunk >= 1): raise ValueError(f'p must be above 1, eps, floor and chunk above 0; got {p}, {eps}, {floor} and {chunk}')
+    if maps.ndim != 4 or maps[0, 0].numel() < 2:
+        raise ValueError(
+            f'expected maps (B, C, H, W) of at least two places, got {tuple(maps.shape)}'
+        )
+    if not (p > 1 and eps > 0 and floor > 0 and chunk >= 1):
+        raise ValueError(
+            f'p must be above 1, eps, floor and chunk above 0; got {p}, {eps}, {floor} and {chunk}'
+        )
     return PoolThree.apply(maps, p, eps, floor, chunk)
 
 # %% ../nbs/07_purifier.ipynb #f7856005
 class Purified(NamedTuple):
     "Maps (B, C, H, W) of the purifier, and its masks (B, C)"
-    normalised:Tensor  # IN(F_sp), Eq. 7
-    enhanced:Tensor    # m_e * F_sp, Eq. 9
-    reduced:Tensor     # m_r * IN(F_sp), Eq. 9
-    purified:Tensor    # Eq. 12
-    mask_e:Tensor      # (B, C) in (0, 1), Eq. 8
-    mask_r:Tensor      # (B, C) in (0, 1), Eq. 8
+
+    normalised: Tensor  # IN(F_sp), Eq. 7
+    enhanced: Tensor  # m_e * F_sp, Eq. 9
+    reduced: Tensor  # m_r * IN(F_sp), Eq. 9
+    purified: Tensor  # Eq. 12
+    mask_e: Tensor  # (B, C) in (0, 1), Eq. 8
+    mask_r: Tensor  # (B, C) in (0, 1), Eq. 8
+
 
 class PooledPurified(NamedTuple):
     "The same maps after GeM, (B, C) each, and the masks"
-    specific:Tensor    # f_sp, of the map that came in
-    normalised:Tensor  # of IN(F_sp)
-    enhanced:Tensor    # f_sp^{d+}
-    reduced:Tensor     # of m_r * IN(F_sp)
-    purified:Tensor    # of Eq. 12
-    mask_e:Tensor      # (B, C) in (0, 1), Eq. 8
-    mask_r:Tensor      # (B, C) in (0, 1), Eq. 8
+
+    specific: Tensor  # f_sp, of the map that came in
+    normalised: Tensor  # of IN(F_sp)
+    enhanced: Tensor  # f_sp^{d+}
+    reduced: Tensor  # of m_r * IN(F_sp)
+    purified: Tensor  # of Eq. 12
+    mask_e: Tensor  # (B, C) in (0, 1), Eq. 8
+    mask_r: Tensor  # (B, C) in (0, 1), Eq. 8
 
 # %% ../nbs/07_purifier.ipynb #5555029f
 class InformationPurifier(nn.Module):
     "Dual masks guided by instance normalisation (Eq. 7-9 and 12)"
-    def __init__(self,
-        channels:int,      # C of F_sp
-        reduction:int=16,  # r of the masks' hidden layer; must divide C
-        p:float=3.,        # exponent of GeM, > 1
-        eps:float=1e-5,    # of the instance normalisation, > 0
-        chunk:int=8,       # images that `pooled` treats at a time
+
+    def __init__(
+        self,
+        channels: int,  # C of F_sp
+        reduction: int = 16,  # r of the masks' hidden layer; must divide C
+        p: float = 3.0,  # exponent of GeM, > 1
+        eps: float = 1e-5,  # of the instance normalisation, > 0
+        chunk: int = 8,  # images that `pooled` treats at a time
     ):
         super().__init__()
-        self.enhance, self.reduce = squeeze(channels, reduction), squeeze(channels, reduction)   # W1 and W2, W3 and W4
+        self.enhance, self.reduce = (
+            squeeze(channels, reduction),
+            squeeze(channels, reduction),
+        )  # W1 and W2, W3 and W4
         self.p, self.eps, self.chunk = float(p), eps, chunk
 
-    def masks(self,
-        specific:Tensor,    # (B, C), g(F_sp)
-        normalised:Tensor,  # (B, C), g(IN(F_sp))
-    )->tuple[Tensor, Tensor]: # (B, C) in (0, 1) each
+    def masks(
+        self,
+        specific: Tensor,  # (B, C), g(F_sp)
+        normalised: Tensor,  # (B, C), g(IN(F_sp))
+    ) -> tuple[Tensor, Tensor]:  # (B, C) in (0, 1) each
         "m_e and m_r (Eq. 8)"
-        return full_precision(self.enhance(specific)).sigmoid(), full_precision(self.reduce(normalised)).sigmoid()
+        return full_precision(self.enhance(specific)).sigmoid(), full_precision(
+            self.reduce(normalised)
+        ).sigmoid()
 
-    def forward(self,
-        specific:Tensor,    # (B, C, H, W), F_sp
-    )->Purified:
+    def forward(
+        self,
+        specific: Tensor,  # (B, C, H, W), F_sp
+    ) -> Purified:
         "All maps, float32 for half-precision input"
         specific, normalised = full_precision(specific), instance_norm(specific, self.eps)
         mask_e, mask_r = self.masks(gem(specific, self.p), gem(normalised, self.p))
         e, r = mask_e[..., None, None], mask_r[..., None, None]  # (B, C, 1, 1)
-        enhanced, reduced = e*specific, r*normalised
-        return Purified(normalised, enhanced, reduced, e*reduced + r*enhanced, mask_e, mask_r)
+        enhanced, reduced = e * specific, r * normalised
+        return Purified(normalised, enhanced, reduced, e * reduced + r * enhanced, mask_e, mask_r)
 
-    def pooled(self,
-        specific:Tensor,    # (B, C, H, W), F_sp
-    )->PooledPurified:
+    def pooled(
+        self,
+        specific: Tensor,  # (B, C, H, W), F_sp
+    ) -> PooledPurified:
         "What the losses need: GeM of all those maps, without building them"
         f, normalised, both = pool_three(specific, self.p, self.eps, chunk=self.chunk)  # (B, C)
         e, r = self.masks(f, normalised)
-        return PooledPurified(f, normalised, e*f, r*normalised, e*r*both, e, r)
+        return PooledPurified(f, normalised, e * f, r * normalised, e * r * both, e, r)
 
 # %% ../nbs/07_purifier.ipynb #5190cec3
 def entropy(
-    logits:Tensor,  # (B, C), finite
-)->Tensor:          # (B,) in nats, from 0 to log C; float32 for half-precision logits
+    logits: Tensor,  # (B, C), finite
+) -> Tensor:  # (B,) in nats, from 0 to log C; float32 for half-precision logits
     "Entropy of the softmax of each row"
     log_p = full_precision(logits).log_softmax(1)  # (B, C)
-    return -(log_p.exp()*log_p).sum(1)
+    return -(log_p.exp() * log_p).sum(1)
+
 
 def enhancing_loss(
-    logits_enhanced:Tensor,  # (B, identities), C_sp(f_sp^{d+})
-    logits:Tensor,           # (B, identities), C_sp(f_sp)
-)->Tensor:                   # scalar > 0, mean over images; log 2 where the mask changes nothing
+    logits_enhanced: Tensor,  # (B, identities), C_sp(f_sp^{d+})
+    logits: Tensor,  # (B, identities), C_sp(f_sp)
+) -> Tensor:  # scalar > 0, mean over images; log 2 where the mask changes nothing
     "Softplus of the change in entropy that the mask makes (Eq. 10)"
-    if logits_enhanced.shape != logits.shape: raise ValueError(f'expected two (B, identities) of one shape, got {tuple(logits_enhanced.shape)} and {tuple(logits.shape)}')
+    if logits_enhanced.shape != logits.shape:
+        raise ValueError(
+            f'expected two (B, identities) of one shape, got {tuple(logits_enhanced.shape)} and {tuple(logits.shape)}'
+        )
     return F.softplus(entropy(logits_enhanced) - entropy(logits)).mean()
 
 # %% ../nbs/07_purifier.ipynb #8c0305be
 def centre_distances(
-    features:Tensor,  # (B, C)
-    ids:Tensor,       # (B,) int, identity of each row, on the host or with the features
-    modality:Tensor,  # (B,) int, 0 visible, 1 infrared; likewise
-    eps:float=1e-12,  # smaller squared distances are raised to this before the root, and get no gradient
-)->Tensor:            # (identities,), in the order of their ids; float32 for half-precision features
+    features: Tensor,  # (B, C)
+    ids: Tensor,  # (B,) int, identity of each row, on the host or with the features
+    modality: Tensor,  # (B,) int, 0 visible, 1 infrared; likewise
+    eps: float = 1e-12,  # smaller squared distances are raised to this before the root, and get no gradient
+) -> Tensor:  # (identities,), in the order of their ids; float32 for half-precision features
     "Distance between each identity's visible and infrared centre (in Eq. 11). Raises ValueError for an identity with one modality only"
-    if not len(features) == len(ids) == len(modality): raise ValueError(f'{len(features)} features, {len(ids)} ids and {len(modality)} modalities: one of each is needed for an image')
-    ids, modality = ids.cpu(), modality.cpu()   # nothing to do for labels on the host
-    if len(ids) == 0 or not ((modality == 0) | (modality == 1)).all(): raise ValueError('modality must be 0 (visible) or 1 (infrared) for every image, and there must be an image')
+    if not len(features) == len(ids) == len(modality):
+        raise ValueError(
+            f'{len(features)} features, {len(ids)} ids and {len(modality)} modalities: one of each is needed for an image'
+        )
+    ids, modality = ids.cpu(), modality.cpu()  # nothing to do for labels on the host
+    if len(ids) == 0 or not ((modality == 0) | (modality == 1)).all():
+        raise ValueError(
+            'modality must be 0 (visible) or 1 (infrared) for every image, and there must be an image'
+        )
     people, who = ids.unique(return_inverse=True)
-    group = 2*who + modality                                                                                  # (B,): one number for a person and a modality
-    counts = torch.bincount(group, minlength=2*len(people))
-    if (counts == 0).any(): raise ValueError(f'identities {people[(counts.view(-1, 2) == 0).any(1)].tolist()} have no image in one of the modalities; a centre needs at least one in each')
+    group = 2 * who + modality  # (B,): one number for a person and a modality
+    counts = torch.bincount(group, minlength=2 * len(people))
+    if (counts == 0).any():
+        raise ValueError(
+            f'identities {people[(counts.view(-1, 2) == 0).any(1)].tolist()} have no image in one of the modalities; a centre needs at least one in each'
+        )
     features = full_precision(features)
     group, counts = [send(x, features.device) for x in (group, counts)]
-    sums = features.new_zeros(2*len(people), features.shape[1]).index_add(0, group, features)                 # (2*identities, C)
-    visible, infrared = (sums/counts[:, None]).view(len(people), 2, -1).unbind(1)                             # (identities, C) each
+    sums = features.new_zeros(2 * len(people), features.shape[1]).index_add(
+        0, group, features
+    )  # (2*identities, C)
+    visible, infrared = (
+        (sums / counts[:, None]).view(len(people), 2, -1).unbind(1)
+    )  # (identities, C) each
     return (visible - infrared).square().sum(1).clamp(min=eps).sqrt()
 
+
 def reducing_loss(
-    reduced:Tensor,     # (B, C), pooled m_r * IN(F_sp)
-    normalised:Tensor,  # (B, C), pooled IN(F_sp)
-    ids:Tensor,         # (B,) int, identity of each image, on the host or with the features
-    modality:Tensor,    # (B,) int, 0 visible, 1 infrared; likewise
-)->Tensor:              # scalar > 0, mean over identities; log 2 where the mask changes nothing
+    reduced: Tensor,  # (B, C), pooled m_r * IN(F_sp)
+    normalised: Tensor,  # (B, C), pooled IN(F_sp)
+    ids: Tensor,  # (B,) int, identity of each image, on the host or with the features
+    modality: Tensor,  # (B,) int, 0 visible, 1 infrared; likewise
+) -> Tensor:  # scalar > 0, mean over identities; log 2 where the mask changes nothing
     "Softplus of the change in the distance between modality centres (Eq. 11). Raises ValueError for an identity with one modality only"
-    if reduced.shape != normalised.shape: raise ValueError(f'expected two (B, C) of one shape, got {tuple(reduced.shape)} and {tuple(normalised.shape)}')
-    return F.softplus(centre_distances(reduced, ids, modality) - centre_distances(normalised, ids, modality)).mean()
+    if reduced.shape != normalised.shape:
+        raise ValueError(
+            f'expected two (B, C) of one shape, got {tuple(reduced.shape)} and {tuple(normalised.shape)}'
+        )
+    return F.softplus(
+        centre_distances(reduced, ids, modality) - centre_distances(normalised, ids, modality)
+    ).mean()
 
 # %% ../nbs/07_purifier.ipynb #f011f8cb
 def purifier_loss(
-    pooled:PooledPurified,     # from `InformationPurifier.pooled`
-    logits:Tensor,             # (B, identities), C_sp(f_sp)
-    logits_enhanced:Tensor,    # (B, identities), C_sp(f_sp^{d+}), of the same classifier
-    logits_purified:Tensor,    # (B, identities), of the purified feature
-    ids:Tensor,                # (B,) int64 class of the identity, on the host or with the features
-    modality:Tensor,           # (B,) int64, 0 visible, 1 infrared; likewise
-    margin:float=0.3,          # of the triplet
-    smoothing:float=0.,        # label smoothing of the cross-entropy
-)->dict[str, Tensor]:          # scalar terms by name; their sum is L_ip
+    pooled: PooledPurified,  # from `InformationPurifier.pooled`
+    logits: Tensor,  # (B, identities), C_sp(f_sp)
+    logits_enhanced: Tensor,  # (B, identities), C_sp(f_sp^{d+}), of the same classifier
+    logits_purified: Tensor,  # (B, identities), of the purified feature
+    ids: Tensor,  # (B,) int64 class of the identity, on the host or with the features
+    modality: Tensor,  # (B,) int64, 0 visible, 1 infrared; likewise
+    margin: float = 0.3,  # of the triplet
+    smoothing: float = 0.0,  # label smoothing of the cross-entropy
+) -> dict[str, Tensor]:  # scalar terms by name; their sum is L_ip
     "The terms of L_ip = L_e + L_r + L_reid(purified) (Eq. 13)"
-    terms = dict(enhance=enhancing_loss(logits_enhanced, logits), reduce=reducing_loss(pooled.reduced, pooled.normalised, ids, modality))
-    terms['ce_ip'], terms['triplet_ip'] = reid_loss(pooled.purified, logits_purified, ids, margin, smoothing)
+    terms = dict(
+        enhance=enhancing_loss(logits_enhanced, logits),
+        reduce=reducing_loss(pooled.reduced, pooled.normalised, ids, modality),
+    )
+    terms['ce_ip'], terms['triplet_ip'] = reid_loss(
+        pooled.purified, logits_purified, ids, margin, smoothing
+    )
     return terms

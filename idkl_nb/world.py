@@ -11,209 +11,341 @@ __all__ = ['PLACE', 'SENSOR', 'VIEW', 'NOISE', 'SURFACES', 'THINGS', 'FLOORS', '
 from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from .people import (FAR, GARMENTS, INFRARED, MODALITIES, VISIBLE, Garments, Identity, Material, Piece, Stage, dye, make_identity,
-    paint_person, pick, stream)
+
+from .common import INFRARED, MODALITIES, VISIBLE
+from idkl_nb.people import (
+    FAR,
+    GARMENTS,
+    Garments,
+    Identity,
+    Material,
+    Piece,
+    Stage,
+    dye,
+    make_identity,
+    paint_person,
+    pick,
+    stream,
+)
 
 # %% ../nbs/01_world.ipynb #6082f6a8
-PLACE, SENSOR, VIEW, NOISE = range(2, 6)  # tags of random streams; 1 is PERSON of chapter 0
-SURFACES = dict(plaster=(206, 200, 188), concrete=(150, 150, 148), brick=(158, 116, 98), asphalt=(92, 94, 98), grass=(122, 138, 104),
-    wood=(150, 126, 98), tiles=(186, 196, 200), steel=(120, 134, 150))
-THINGS = {'window': [(.1, .08, .33, 0), (.1, .48, .73, 0)], 'door': [(.13, .3, 1, 0)], 'tree': [(.03, .4, 1, 0), (.2, .02, .55, .15)],
-    'pillar': [(.07, 0, 1.02, 0)], 'poster': [(.1, .3, .6, 0)]}  # boxes: half width, top and bottom (1 is the horizon), round corners
-FLOORS = {'plain': 0, 'tiles': .06, 'zebra': .5}                 # how much of the floor is marked
+PLACE, SENSOR, VIEW, NOISE = range(2, 6)  # tags of random streams; 1 is PERSON of `people`
+SURFACES = dict(
+    plaster=(206, 200, 188),
+    concrete=(150, 150, 148),
+    brick=(158, 116, 98),
+    asphalt=(92, 94, 98),
+    grass=(122, 138, 104),
+    wood=(150, 126, 98),
+    tiles=(186, 196, 200),
+    steel=(120, 134, 150),
+)
+THINGS = {
+    'window': [(0.1, 0.08, 0.33, 0), (0.1, 0.48, 0.73, 0)],
+    'door': [(0.13, 0.3, 1, 0)],
+    'tree': [(0.03, 0.4, 1, 0), (0.2, 0.02, 0.55, 0.15)],
+    'pillar': [(0.07, 0, 1.02, 0)],
+    'poster': [(0.1, 0.3, 0.6, 0)],
+}  # boxes: half width, top and bottom (1 is the horizon), round corners
+FLOORS = {'plain': 0, 'tiles': 0.06, 'zebra': 0.5}  # how much of the floor is marked
+
 
 @dataclass(frozen=True)
 class Camera:
     "A place, and the ways of a sensor"
-    light:float     # factor on all that is seen
-    gamma:float     # exponent of the tone curve, 1 is straight
-    noise:float     # standard deviation, in grey levels
-    blur:float      # radius, in pixels of a picture 128 high
-    side:float      # -1 to 1, how much more light comes from the right
-    lamp:float      # 0 to 1, how dark the corners are; 0 in visible light
-    cast:tuple      # factors on red, green, blue; (1, 1, 1) in infrared
-    things:str      # a key of THINGS
-    marks:str       # a key of FLOORS
-    horizon:float   # where floor meets wall, as a share of the height
-    wall:Material
-    floor:Material
-    trim:Material   # what things and marks are made of
+
+    light: float  # factor on all that is seen
+    gamma: float  # exponent of the tone curve, 1 is straight
+    noise: float  # standard deviation, in grey levels
+    blur: float  # radius, in pixels of a picture 128 high
+    side: float  # -1 to 1, how much more light comes from the right
+    lamp: float  # 0 to 1, how dark the corners are; 0 in visible light
+    cast: tuple  # factors on red, green, blue; (1, 1, 1) in infrared
+    things: str  # a key of THINGS
+    marks: str  # a key of FLOORS
+    horizon: float  # where floor meets wall, as a share of the height
+    wall: Material
+    floor: Material
+    trim: Material  # what things and marks are made of
+
 
 @lru_cache(maxsize=1024)
 def make_camera(
-    seed:int,       # >= 0, whose cameras
-    coupling:float, # 0 to 1, how far infrared albedo follows visible luminance; it changes the place's albedos
-    number:int,     # >= 0, which of them
-    modality:int,   # VISIBLE or INFRARED
-)->Camera:
+    seed: int,  # >= 0, whose cameras
+    coupling: float,  # 0 to 1, how far infrared albedo follows visible luminance; it changes the place's albedos
+    number: int,  # >= 0, which of them
+    modality: int,  # VISIBLE or INFRARED
+) -> Camera:
     "One camera as it sees in one spectrum, always the same for the same arguments"
     place, sensor = stream(seed, PLACE, number), stream(seed, SENSOR, number, modality)
-    scene = pick(place, THINGS), pick(place, FLOORS), place.uniform(.58, .82), *(dye(place, coupling, SURFACES) for _ in range(3))
-    gamma, noise, lamp = ((.8, 1.25), (2, 6), (0, 0)) if modality == VISIBLE else ((.7, 1.1), (3, 7), (.1, .45))
-    ways = [sensor.uniform(*span) for span in ((.85, 1.1), gamma, noise, (0, .45), (-.7, .7), lamp)]
-    return Camera(*ways, tuple(sensor.uniform(.87, 1.06, 3)) if modality == VISIBLE else (1., 1., 1.), *scene)
+    scene = (
+        pick(place, THINGS),
+        pick(place, FLOORS),
+        place.uniform(0.58, 0.82),
+        *(dye(place, coupling, SURFACES) for _ in range(3)),
+    )
+    gamma, noise, lamp = (
+        ((0.8, 1.25), (2, 6), (0, 0)) if modality == VISIBLE else ((0.7, 1.1), (3, 7), (0.1, 0.45))
+    )
+    ways = [
+        sensor.uniform(*span) for span in ((0.85, 1.1), gamma, noise, (0, 0.45), (-0.7, 0.7), lamp)
+    ]
+    return Camera(
+        *ways,
+        tuple(sensor.uniform(0.87, 1.06, 3)) if modality == VISIBLE else (1.0, 1.0, 1.0),
+        *scene,
+    )
 
 # %% ../nbs/01_world.ipynb #f3c91df9
-SUPER, ROOM = 2, 1.25  # all is drawn this many times larger, then averaged; a scene is this much larger than a picture
+SUPER, ROOM = (
+    2,
+    1.25,
+)  # all is drawn this many times larger, then averaged; a scene is this much larger than a picture
+
 
 @lru_cache(maxsize=256)
 def draw_scene(
-    camera:Camera,
-    modality:int, # VISIBLE or INFRARED
-    height:int,   # pixels of a picture
-    width:int,    # pixels of a picture
-)->Image.Image:   # mode RGB or L, larger than a picture by SUPER and ROOM
+    camera: Camera,
+    modality: int,  # VISIBLE or INFRARED
+    height: int,  # pixels of a picture
+    width: int,  # pixels of a picture
+) -> Image.Image:  # mode RGB or L, larger than a picture by SUPER and ROOM
     "What is behind the people"
-    w, h = int(width*SUPER*ROOM), int(height*SUPER*ROOM)
-    wall, floor, trim, shadow = (m.ink(modality, s) for m, s in ((camera.wall, 1), (camera.floor, 1), (camera.trim, 1), (camera.wall, FAR)))
-    image, y = Image.new('RGB' if modality == VISIBLE else 'L', (w, h), wall), camera.horizon*h
+    w, h = int(width * SUPER * ROOM), int(height * SUPER * ROOM)
+    wall, floor, trim, shadow = (
+        m.ink(modality, s)
+        for m, s in ((camera.wall, 1), (camera.floor, 1), (camera.trim, 1), (camera.wall, FAR))
+    )
+    image, y = Image.new('RGB' if modality == VISIBLE else 'L', (w, h), wall), camera.horizon * h
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, y, w, h), floor)
-    draw.rectangle((0, y - .025*h, w, y), shadow)
+    draw.rectangle((0, y - 0.025 * h, w, y), shadow)
     for i in range(-5, 5):  # marks run together far away
         a, b = i, i + FLOORS[camera.marks]
-        if a < b: draw.polygon([(w/2 + a*w/3, h), (w/2 + b*w/3, h), (w/2 + b*w/7, y), (w/2 + a*w/7, y)], trim)
-    for x in (.15*w, .5*w, .85*w):
+        if a < b:
+            draw.polygon(
+                [
+                    (w / 2 + a * w / 3, h),
+                    (w / 2 + b * w / 3, h),
+                    (w / 2 + b * w / 7, y),
+                    (w / 2 + a * w / 7, y),
+                ],
+                trim,
+            )
+    for x in (0.15 * w, 0.5 * w, 0.85 * w):
         for wide, top, bottom, corner in THINGS[camera.things]:
-            draw.rounded_rectangle((x - wide*w, top*y, x + wide*w, bottom*y), corner*w, trim, shadow, 3)
+            draw.rounded_rectangle(
+                (x - wide * w, top * y, x + wide * w, bottom * y), corner * w, trim, shadow, 3
+            )
     return image
 
 # %% ../nbs/01_world.ipynb #37758197
-OCCLUDERS = {'none': [], 'post': [(.06, 0, 1, 0)], 'box': [(.3, .82, 1, 0)],
-    'passer-by': [(.2, .22, 1.2, .15), (.13, .05, .2, .12)]}  # boxes: half width in widths, top and bottom in heights, round corners
-CLEAR = 5                                                     # odds of nothing in the way against each of the others
+OCCLUDERS = {
+    'none': [],
+    'post': [(0.06, 0, 1, 0)],
+    'box': [(0.3, 0.82, 1, 0)],
+    'passer-by': [(0.2, 0.22, 1.2, 0.15), (0.13, 0.05, 0.2, 0.12)],
+}  # boxes: half width in widths, top and bottom in heights, round corners
+CLEAR = 5  # odds of nothing in the way against each of the others
+
 
 @dataclass(frozen=True)
 class View:
     "What changes from one picture of a person to the next"
-    heading:float   # degrees: 0 looks at us, 90 walks to the right, 180 shows the back
-    phase:float     # radians, where in a step
-    stride:float    # radians, how far the legs swing
-    scale:float     # factor on the person's height
-    offset:tuple    # (x, y) of the feet against where they belong, in shares of width and height
-    crop:tuple      # (x, y) from 0 to 1, which part of the scene, and which of the noise
-    occluder:Piece  # what stands in the way: a key of OCCLUDERS
-    place:float     # 0 to 1, where it stands, as a share of the width
+
+    heading: float  # degrees: 0 looks at us, 90 walks to the right, 180 shows the back
+    phase: float  # radians, where in a step
+    stride: float  # radians, how far the legs swing
+    scale: float  # factor on the person's height
+    offset: tuple  # (x, y) of the feet against where they belong, in shares of width and height
+    crop: tuple  # (x, y) from 0 to 1, which part of the scene, and which of the noise
+    occluder: Piece  # what stands in the way: a key of OCCLUDERS
+    place: float  # 0 to 1, where it stands, as a share of the width
+
 
 def make_view(
-    seed:int,       # >= 0, whose world
-    coupling:float, # 0 to 1, as in `make_camera`; it changes the albedo of what stands in the way
-    identity:int,   # >= 0
-    modality:int,   # VISIBLE or INFRARED
-    camera:int,     # >= 0
-    index:int,      # >= 0, which picture of this person by this camera
-)->View:
+    seed: int,  # >= 0, whose world
+    coupling: float,  # 0 to 1, as in `make_camera`; it changes the albedo of what stands in the way
+    identity: int,  # >= 0
+    modality: int,  # VISIBLE or INFRARED
+    camera: int,  # >= 0
+    index: int,  # >= 0, which picture of this person by this camera
+) -> View:
     "A random view that belongs to this picture"
     rng = stream(seed, VIEW, identity, modality, camera, index)
     heading, phase, stride, scale, x, y, left, top, place = rng.random(9).tolist()
-    occluder = Piece(pick(rng, ['none']*(CLEAR - 1) + list(OCCLUDERS)), dye(rng, coupling, SURFACES))
-    if occluder.kind == 'passer-by': place = float(place > .5)  # only ever at the edge
-    return View(360*heading, 2*pi*phase, .1 + .45*stride, .95 + .05*scale, (.16*(x - .5), .03*(y - .5)), (left, top), occluder, place)
+    occluder = Piece(
+        pick(rng, ['none'] * (CLEAR - 1) + list(OCCLUDERS)), dye(rng, coupling, SURFACES)
+    )
+    if occluder.kind == 'passer-by':
+        place = float(place > 0.5)  # only ever at the edge
+    return View(
+        360 * heading,
+        2 * pi * phase,
+        0.1 + 0.45 * stride,
+        0.95 + 0.05 * scale,
+        (0.16 * (x - 0.5), 0.03 * (y - 0.5)),
+        (left, top),
+        occluder,
+        place,
+    )
+
 
 def paint_occluder(
-    draw:ImageDraw.ImageDraw, # what paints
-    modality:int,             # VISIBLE (mode RGB) or INFRARED (mode L)
-    view:View,
-    width:int,                # pixels of the canvas
-    height:int,               # pixels of the canvas
-)->None:
+    draw: ImageDraw.ImageDraw,  # what paints
+    modality: int,  # VISIBLE (mode RGB) or INFRARED (mode L)
+    view: View,
+    width: int,  # pixels of the canvas
+    height: int,  # pixels of the canvas
+) -> None:
     "What stands in the way, over all else"
     for wide, top, bottom, corner in OCCLUDERS[view.occluder.kind]:
-        edges = (view.place - wide)*width, top*height, (view.place + wide)*width, bottom*height
-        draw.rounded_rectangle(edges, corner*width, view.occluder.material.ink(modality), view.occluder.material.ink(modality, FAR), 3)
+        edges = (
+            (view.place - wide) * width,
+            top * height,
+            (view.place + wide) * width,
+            bottom * height,
+        )
+        draw.rounded_rectangle(
+            edges,
+            corner * width,
+            view.occluder.material.ink(modality),
+            view.occluder.material.ink(modality, FAR),
+            3,
+        )
 
 # %% ../nbs/01_world.ipynb #eec618cc
 @lru_cache(maxsize=1024)
 def sensor_tables(camera, modality, height, width):
     "Tone curves as a look-up table (768 entries for RGB, 256 for grey), and the light that each pixel gets, (height, width, 1)"
-    level = np.arange(256)/255
-    curves = [255*np.clip(camera.light*c*level, 0, 1)**camera.gamma for c in (camera.cast if modality == VISIBLE else (1.,))]
-    y, x = np.mgrid[-1:1:height*1j, -1:1:width*1j]
-    light = (1 + .3*camera.side*x) * (1 - camera.lamp*(.35*x**2 + .65*y**2))
+    level = np.arange(256) / 255
+    curves = [
+        255 * np.clip(camera.light * c * level, 0, 1) ** camera.gamma
+        for c in (camera.cast if modality == VISIBLE else (1.0,))
+    ]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    light = (1 + 0.3 * camera.side * x) * (1 - camera.lamp * (0.35 * x**2 + 0.65 * y**2))
     return np.rint(np.concatenate(curves)).astype(int).tolist(), light[..., None].astype(np.float32)
+
 
 @lru_cache(maxsize=16)
 def noise_tile(height, width, channels):
     "Standard normal noise, (2*height, 2*width, channels), to take parts of"
-    return stream(NOISE, channels).standard_normal((2*height, 2*width, channels), np.float32)
+    return stream(NOISE, channels).standard_normal((2 * height, 2 * width, channels), np.float32)
+
 
 def expose(
-    image:Image.Image, # mode RGB or L, larger than a picture by SUPER
-    camera:Camera,
-    modality:int,      # VISIBLE or INFRARED
-    crop:tuple,        # (x, y) from 0 to 1, which part of the noise
-)->Image.Image:        # RGB
+    image: Image.Image,  # mode RGB or L, larger than a picture by SUPER
+    camera: Camera,
+    modality: int,  # VISIBLE or INFRARED
+    crop: tuple,  # (x, y) from 0 to 1, which part of the noise
+) -> Image.Image:  # RGB
     "What the sensor makes of an image"
-    h, w = image.height//SUPER, image.width//SUPER
+    h, w = image.height // SUPER, image.width // SUPER
     curves, light = sensor_tables(camera, modality, h, w)
-    image = image.reduce(SUPER).point(curves).filter(ImageFilter.BoxBlur(camera.blur*h/128))
+    image = image.reduce(SUPER).point(curves).filter(ImageFilter.BoxBlur(camera.blur * h / 128))
     pixels = np.asarray(image, np.float32).reshape(h, w, -1)  # (h, w, 3 or 1)
-    x, y = int(crop[0]*w), int(crop[1]*h)
-    pixels = pixels*light + camera.noise*noise_tile(h, w, pixels.shape[-1])[y:y + h, x:x + w]
+    x, y = int(crop[0] * w), int(crop[1] * h)
+    pixels = (
+        pixels * light + camera.noise * noise_tile(h, w, pixels.shape[-1])[y : y + h, x : x + w]
+    )
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).squeeze()).convert('RGB')
 
 # %% ../nbs/01_world.ipynb #987f3648
 def _check(modality=VISIBLE, **numbers):
-    if modality not in (VISIBLE, INFRARED): raise ValueError(f'modality must be 0 (visible) or 1 (infrared), got {modality}; use VISIBLE or INFRARED')
+    if modality not in (VISIBLE, INFRARED):
+        raise ValueError(
+            f'modality must be 0 (visible) or 1 (infrared), got {modality}; use VISIBLE or INFRARED'
+        )
     for name, value in numbers.items():
-        if value < 0 or value != int(value): raise ValueError(f'{name} must be a whole number, 0 or more, got {value}; people, cameras, pictures and seeds count from 0')
+        if value < 0 or value != int(value):
+            raise ValueError(
+                f'{name} must be a whole number, 0 or more, got {value}; people, cameras, pictures and seeds count from 0'
+            )
+
 
 @dataclass(frozen=True)
 class World:
     "Pedestrians in two spectra. A picture is a pure function of these fields and `draw`'s arguments. ValueError for numbers out of range"
-    seed:int=0           # >= 0; another seed, other people and cameras
-    coupling:float=.65   # 0 to 1, how far infrared albedo follows visible luminance (Eq. A of chapter 0)
-    height:int=128       # pixels, >= 32
-    width:int=64         # pixels, >= 16
-    garments:Garments=GARMENTS  # what people can wear; others, other people
+
+    seed: int = 0  # >= 0; another seed, other people and cameras
+    coupling: float = (
+        0.65  # 0 to 1, how far infrared albedo follows visible luminance (Eq. A of `people`)
+    )
+    height: int = 128  # pixels, >= 32
+    width: int = 64  # pixels, >= 16
+    garments: Garments = GARMENTS  # what people can wear; others, other people
+
     def __post_init__(self):
         _check(seed=self.seed)
-        if not 0 <= self.coupling <= 1: raise ValueError(f'coupling must be from 0 (all specific) to 1 (all shared), got {self.coupling}; the default is 0.65')
-        if not isinstance(self.garments, Garments): raise ValueError(f'garments must be Garments(...), for example Garments(tops={{**TOPS, "poncho": (.6, .3)}}), got {type(self.garments).__name__}')
-        if self.height < 32 or self.width < 16: raise ValueError(f'images must be at least 32 high and 16 wide, got height={self.height}, width={self.width}; try 64 and 32')
+        if not 0 <= self.coupling <= 1:
+            raise ValueError(
+                f'coupling must be from 0 (all specific) to 1 (all shared), got {self.coupling}; the default is 0.65'
+            )
+        if not isinstance(self.garments, Garments):
+            raise ValueError(
+                f'garments must be Garments(...), for example Garments(tops={{**TOPS, "poncho": (.6, .3)}}), got {type(self.garments).__name__}'
+            )
+        if self.height < 32 or self.width < 16:
+            raise ValueError(
+                f'images must be at least 32 high and 16 wide, got height={self.height}, width={self.width}; try 64 and 32'
+            )
 
-    def identity(self,
-        identity:int, # >= 0
-    )->Identity:
+    def identity(
+        self,
+        identity: int,  # >= 0
+    ) -> Identity:
         "The person of this number"
         _check(identity=identity)
         return make_identity(self.seed, self.coupling, identity, self.garments)
 
-    def camera(self,
-        camera:int,   # >= 0
-        modality:int, # VISIBLE or INFRARED
-    )->Camera:
+    def camera(
+        self,
+        camera: int,  # >= 0
+        modality: int,  # VISIBLE or INFRARED
+    ) -> Camera:
         "The camera of this number, as it sees in one spectrum"
         _check(modality, camera=camera)
         return make_camera(self.seed, self.coupling, camera, modality)
 
-    def view(self,
-        identity:int, # >= 0
-        modality:int, # VISIBLE or INFRARED
-        camera:int,   # >= 0
-        index:int,    # >= 0, which picture of this person by this camera
-    )->View:
+    def view(
+        self,
+        identity: int,  # >= 0
+        modality: int,  # VISIBLE or INFRARED
+        camera: int,  # >= 0
+        index: int,  # >= 0, which picture of this person by this camera
+    ) -> View:
         "How the person is seen in this picture"
         _check(modality, identity=identity, camera=camera, index=index)
         return make_view(self.seed, self.coupling, identity, modality, camera, index)
 
-    def draw(self,
-        identity:int,   # >= 0
-        modality:int,   # VISIBLE or INFRARED
-        camera:int,     # >= 0
-        index:int,      # >= 0, which picture of this person by this camera
-        view:View=None, # taken instead of the picture's own view, to show one pose twice
-    )->Image.Image:     # RGB, (width, height); three equal channels in infrared
+    def draw(
+        self,
+        identity: int,  # >= 0
+        modality: int,  # VISIBLE or INFRARED
+        camera: int,  # >= 0
+        index: int,  # >= 0, which picture of this person by this camera
+        view: View = None,  # taken instead of the picture's own view, to show one pose twice
+    ) -> Image.Image:  # RGB, (width, height); three equal channels in infrared
         "One picture"
         own = self.view(identity, modality, camera, index)  # also checks the numbers
         view, who, eye = view or own, self.identity(identity), self.camera(camera, modality)
-        w, h = self.width*SUPER, self.height*SUPER
+        w, h = self.width * SUPER, self.height * SUPER
         scene = draw_scene(eye, modality, self.height, self.width)
-        x, y = int(view.crop[0]*(scene.width - w)), int(view.crop[1]*(scene.height - h))
+        x, y = int(view.crop[0] * (scene.width - w)), int(view.crop[1] * (scene.height - h))
         image = scene.crop((x, y, x + w, y + h))
-        draw, feet = ImageDraw.Draw(image), (w*(.5 + view.offset[0]), h*(.97 + view.offset[1]))
-        paint_person(Stage(draw, modality, view.heading, *feet, h*who.height*view.scale), who, view.phase, view.stride)
+        draw, feet = (
+            ImageDraw.Draw(image),
+            (w * (0.5 + view.offset[0]), h * (0.97 + view.offset[1])),
+        )
+        paint_person(
+            Stage(draw, modality, view.heading, *feet, h * who.height * view.scale),
+            who,
+            view.phase,
+            view.stride,
+        )
         paint_occluder(draw, modality, view, w, h)
         return expose(image, eye, modality, view.crop)

@@ -3,11 +3,21 @@
     python tests/benchmark_machine.py [--rounds 3] [--steps 10] [--out nbs/results]
 
 Forms take turns, each in a process of its own, and the fastest round of each counts. Writes precision.csv and threads.csv."""
-import argparse, csv, os, platform, re, subprocess, sys, time
+
+import argparse
+import csv
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-WAYS = {                                     # of waiting; the environment of each
-    'as OpenMP has it': dict(GOMP_SPINCOUNT='300000'),      # its default; not set at all, the package would set it
+WAYS = {  # of waiting; the environment of each
+    'as OpenMP has it': dict(
+        GOMP_SPINCOUNT='300000'
+    ),  # its default; not set at all, the package would set it
     'asleep at once': dict(OMP_WAIT_POLICY='PASSIVE'),
     'spin 500': dict(GOMP_SPINCOUNT='500'),
     'spin 1000': dict(GOMP_SPINCOUNT='1000'),
@@ -27,28 +37,32 @@ def processor():
 def step_rate(precision, steps):
     "Images a second of the fastest step"
     import torch
+
     from idkl_nb.batches import Batch
     from idkl_nb.cache import step_generator
     from idkl_nb.steps import PRESETS, Trainer, make_accelerator
+
     config = PRESETS['embedded']
     trainer = Trainer(config, 210, make_accelerator(precision))
-    count = 2*config.P*config.K
+    count = 2 * config.P * config.K
     images = torch.randint(0, 256, (count, 3, config.height, config.width), dtype=torch.uint8)
     ids = torch.arange(config.P).repeat_interleave(config.K).repeat(2)
-    modality = torch.arange(2).repeat_interleave(count//2)
+    modality = torch.arange(2).repeat_interleave(count // 2)
     batch, seconds = Batch(images, ids, modality, modality), []
     for step in range(steps + 2):
         began = time.perf_counter()
         trainer.step([(batch, step_generator(0, step))], config.lr)
         seconds.append(time.perf_counter() - began)
-    return count/sorted(seconds[2:])[len(seconds)//2 - 1]
+    return count / sorted(seconds[2:])[len(seconds) // 2 - 1]
 
 
 def measure(precision, steps, way):
     "The same in a process of its own"
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     command = [sys.executable, __file__, '--one', precision, '--steps', str(steps)]
-    done = subprocess.run(command, env=environment | WAYS.get(way, {}), check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment | WAYS.get(way, {}), check=True, capture_output=True, text=True
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -64,24 +78,38 @@ def main():
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=10)
     parser.add_argument('--out', type=Path, default=Path('nbs/results'))
-    parser.add_argument('--one', help='print the images a second in this precision, and nothing else')
+    parser.add_argument(
+        '--one', help='print the images a second in this precision, and nothing else'
+    )
     words = parser.parse_args()
     if words.one:
         return print(step_rate(words.one, words.steps))
 
-    from idkl_nb.precision import decide, this_device
     from importlib.metadata import version
+
     import torch
+
+    from idkl_nb.precision import decide, this_device
+
     about = dict(processor=processor(), threads=torch.get_num_threads(), torch=version('torch'))
 
-    rates = {precision: 0. for precision in ('no', 'bf16')}
+    rates = {precision: 0.0 for precision in ('no', 'bf16')}
     for _ in range(words.rounds):
         for precision in rates:
-            steps = words.steps if precision == 'no' or rates['no'] < 3*rates['bf16'] else 1
+            steps = words.steps if precision == 'no' or rates['no'] < 3 * rates['bf16'] else 1
             rates[precision] = max(rates[precision], measure(precision, steps, None))
     choice = decide('auto', this_device())
-    write(words.out/'precision.csv', [about | dict(precision=name, images_per_s=round(rate, 1), auto=name == choice.used) for name, rate in rates.items()])
-    print(f'{choice}; {rates}; auto has {rates[choice.used]/max(rates.values()):.2f} of the better', flush=True)
+    write(
+        words.out / 'precision.csv',
+        [
+            about | dict(precision=name, images_per_s=round(rate, 1), auto=name == choice.used)
+            for name, rate in rates.items()
+        ],
+    )
+    print(
+        f'{choice}; {rates}; auto has {rates[choice.used] / max(rates.values()):.2f} of the better',
+        flush=True,
+    )
 
     rows = []
     for busy in (False, True):
@@ -92,9 +120,18 @@ def main():
                 rates[way].append(measure('no', words.steps, way))
         for other in others:
             other.kill()
-        rows += [about | dict(beside='a busy process' if busy else 'nothing', waiting=way, images_per_s=round(max(values), 1)) for way, values in rates.items()]
-        print(*rows[-len(WAYS):], sep='\n', flush=True)
-    write(words.out/'threads.csv', rows)
+        rows += [
+            about
+            | dict(
+                beside='a busy process' if busy else 'nothing',
+                waiting=way,
+                images_per_s=round(max(values), 1),
+            )
+            for way, values in rates.items()
+        ]
+        print(*rows[-len(WAYS) :], sep='\n', flush=True)
+    write(words.out / 'threads.csv', rows)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

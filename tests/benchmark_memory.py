@@ -4,14 +4,22 @@
 
 What is kept is counted by asking autograd, for four images and for eight, on the CPU; the difference is what an image costs. Not counted: CUDA's own context, the workspace of convolutions and
 what the allocator wastes, some 1 to 2 GB together."""
-import argparse, csv
+
+import argparse
+import csv
 from dataclasses import replace
 from pathlib import Path
+
 import torch
-from idkl_nb.model import IDKL, IDKLConfig, IDKLObjective
+
+from idkl_nb.model import IDKL, IDKLObjective
 from idkl_nb.steps import PRESETS
 
-BATCHES = {'sysu-paper': ((12, 5), (10, 4), (8, 4), (4, 4)), 'sysu-released': ((12, 5),), 'embedded': ((8, 4),)}    # presets, and batches P x K of each
+BATCHES = {
+    'sysu-paper': ((12, 5), (10, 4), (8, 4), (4, 4)),
+    'sysu-released': ((12, 5),),
+    'embedded': ((8, 4),),
+}  # presets, and batches P x K of each
 
 
 def kept_bytes(model, objective, images, precision):
@@ -25,8 +33,9 @@ def kept_bytes(model, objective, images, precision):
             storages[storage.data_ptr()] = storage.nbytes()
             alive.append(tensor)
         return tensor
+
     alive = []
-    half = len(images)//2
+    half = len(images) // 2
     ids, modality = torch.arange(half).repeat(2), torch.arange(2).repeat_interleave(half)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
@@ -36,7 +45,9 @@ def kept_bytes(model, objective, images, precision):
 
 
 def pictures(count, config):
-    return torch.randn(count, 3, config.height, config.width).contiguous(memory_format=torch.channels_last)
+    return torch.randn(count, 3, config.height, config.width).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def main():
@@ -46,16 +57,37 @@ def main():
     rows = []
     for preset, batches in BATCHES.items():
         config = PRESETS[preset]
-        model = IDKL(replace(config.model, weights=None), 395).train().to(memory_format=torch.channels_last)
+        model = (
+            IDKL(replace(config.model, weights=None), 395)
+            .train()
+            .to(memory_format=torch.channels_last)
+        )
         objective = IDKLObjective(config.model)
         parameters = sum(p.numel() for p in model.parameters())
         for precision in ('bf16', 'no'):
-            few, more = [kept_bytes(model, objective, pictures(n, config), precision) for n in (4, 8)]
-            state = 16*parameters + (2*parameters if precision == 'bf16' else 0)    # weight, gradient, two moments; and a copy of the weights for bfloat16
+            few, more = [
+                kept_bytes(model, objective, pictures(n, config), precision) for n in (4, 8)
+            ]
+            state = 16 * parameters + (
+                2 * parameters if precision == 'bf16' else 0
+            )  # weight, gradient, two moments; and a copy of the weights for bfloat16
             for P, K in batches:
-                activations = few + (more - few)/4*(2*P*K - 4)
-                rows.append(dict(preset=preset, height=config.height, width=config.width, P=P, K=K, images=2*P*K, precision=precision, parameters=parameters,
-                                 state_GB=round(state/1e9, 2), activations_GB=round(activations/1e9, 2), total_GB=round((state + activations)/1e9, 2)))
+                activations = few + (more - few) / 4 * (2 * P * K - 4)
+                rows.append(
+                    dict(
+                        preset=preset,
+                        height=config.height,
+                        width=config.width,
+                        P=P,
+                        K=K,
+                        images=2 * P * K,
+                        precision=precision,
+                        parameters=parameters,
+                        state_GB=round(state / 1e9, 2),
+                        activations_GB=round(activations / 1e9, 2),
+                        total_GB=round((state + activations) / 1e9, 2),
+                    )
+                )
                 print(rows[-1], flush=True)
     with open(words.out, 'w', newline='') as opened:
         writer = csv.DictWriter(opened, list(rows[0]), lineterminator='\n')
@@ -63,4 +95,5 @@ def main():
         writer.writerows(rows)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

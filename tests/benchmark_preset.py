@@ -4,11 +4,17 @@
 
 Few CPUs are fast in bfloat16, so its rounding is imitated where that is slow: inputs, weights and outputs of convolutions and linear maps, and outputs of normalisations and rectifiers, are
 rounded to bfloat16 in the forward pass, and so are their gradients; the products are summed in float32, as the hardware does. Worlds 11 to 13 are no worlds that settings were chosen on."""
-import argparse, dataclasses
+
+import argparse
+import dataclasses
 from pathlib import Path
-import accelerate, pandas as pd, torch
+
+import accelerate
+import pandas as pd
+import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+
 from idkl_nb.experiments import ROWS, Trial, append_row, changed, run_trial
 from idkl_nb.steps import PRESETS
 
@@ -23,6 +29,7 @@ def rounded(x):
 
 class Rounding(TorchFunctionMode):
     "While it is active, layers round as they do in bfloat16"
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in PRODUCTS:
             args = tuple(map(rounded, args))
@@ -44,15 +51,42 @@ def main():
     for world in words.worlds:
         for method in words.methods:
             for rounding in words.rounding:
-                rows = pd.read_csv(words.out) if words.out.exists() else pd.DataFrame(columns=['world', 'method', 'rounding'])
-                if ((rows.world == world) & (rows.method == method) & (rows.rounding == rounding)).any():
+                rows = (
+                    pd.read_csv(words.out)
+                    if words.out.exists()
+                    else pd.DataFrame(columns=['world', 'method', 'rounding'])
+                )
+                if (
+                    (rows.world == world) & (rows.method == method) & (rows.rounding == rounding)
+                ).any():
                     continue
-                accelerate.Accelerator.autocast = plain if rounding == 'float32' else lambda self: Rounding()
+                accelerate.Accelerator.autocast = (
+                    plain if rounding == 'float32' else lambda self: Rounding()
+                )
                 trial = Trial(changed(base, world - 11, **ROWS[method]), world)
-                row = run_trial(trial, words.work/rounding, progress=False)
-                row = {name: row[name] for name in ('key', *[n for n in row if n[-3:] in ('i2v', 'v2i')], 'steps', 'seconds', 'torch')}
-                append_row(words.out, dict(world=world, method=method, rounding=rounding, threads=torch.get_num_threads()) | row)
+                row = run_trial(trial, words.work / rounding, progress=False)
+                row = {
+                    name: row[name]
+                    for name in (
+                        'key',
+                        *[n for n in row if n[-3:] in ('i2v', 'v2i')],
+                        'steps',
+                        'seconds',
+                        'torch',
+                    )
+                }
+                append_row(
+                    words.out,
+                    dict(
+                        world=world,
+                        method=method,
+                        rounding=rounding,
+                        threads=torch.get_num_threads(),
+                    )
+                    | row,
+                )
                 print(row, flush=True)
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

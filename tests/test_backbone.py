@@ -1,10 +1,14 @@
 "Files of weights in the forms that people have: one loader, lenient about form and strict about content."
+
 from unittest.mock import patch
 from urllib.error import URLError
-import pytest, torch
+
+import pytest
+import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18, resnet50
+
 from idkl_nb.backbone import DualBranch, load_weights, resnet
 from idkl_nb.checkpoints import CheckpointError, load_released_checkpoint
 from idkl_nb.model import IDKL, IDKLConfig
@@ -14,25 +18,39 @@ def counted(net):
     "A network whose batch norm has seen a batch"
     for module in net.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.normal_(module.running_mean, std=.1)
-            nn.init.uniform_(module.running_var, .5, 2.)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
     return net.state_dict()
 
 
-def without_counts(state): return {name: value for name, value in state.items() if 'num_batches_tracked' not in name}
-def behind_module(state): return {f'module.{name}': value for name, value in state.items()}
+def without_counts(state):
+    return {name: value for name, value in state.items() if 'num_batches_tracked' not in name}
+
+
+def behind_module(state):
+    return {f'module.{name}': value for name, value in state.items()}
 
 
 FORMS = {
     'as it is': lambda state: state,
     'from before PyTorch 0.4.1': without_counts,
-    'some counts missing': lambda state: {name: value for name, value in state.items() if not name.endswith('bn1.num_batches_tracked')},
+    'some counts missing': lambda state: {
+        name: value for name, value in state.items() if not name.endswith('bn1.num_batches_tracked')
+    },
     'of several GPUs': behind_module,
     'wrapped': lambda state: {'state_dict': state, 'epoch': 90, 'arch': 'resnet18'},
     'under another key': lambda state: {'model': state},
-    'old, wrapped, of several GPUs': lambda state: {'state_dict': behind_module(without_counts(state)), 'epoch': 90},
-    'parameters': lambda state: {name: nn.Parameter(value, requires_grad=False) for name, value in state.items()},
-    'half precision': lambda state: {name: value.half() if value.is_floating_point() else value for name, value in state.items()}}
+    'old, wrapped, of several GPUs': lambda state: {
+        'state_dict': behind_module(without_counts(state)),
+        'epoch': 90,
+    },
+    'parameters': lambda state: {
+        name: nn.Parameter(value, requires_grad=False) for name, value in state.items()
+    },
+    'half precision': lambda state: {
+        name: value.half() if value.is_floating_point() else value for name, value in state.items()
+    },
+}
 
 
 @pytest.fixture(scope='module')
@@ -44,9 +62,19 @@ def pretrained():
 @pytest.fixture(scope='module')
 def released():
     torch.manual_seed(0)
-    front = {f'backbone.shared_module_fr.model_sh_fr.{name}': value for name, value in counted(resnet50()).items()}
-    back = {f'backbone.shared_module_bh.model_sh_bh.{name}': value for name, value in counted(resnet50()).items()}
-    return front | back | {f'bn_neck.{name}': value for name, value in counted(nn.BatchNorm1d(2048)).items()}
+    front = {
+        f'backbone.shared_module_fr.model_sh_fr.{name}': value
+        for name, value in counted(resnet50()).items()
+    }
+    back = {
+        f'backbone.shared_module_bh.model_sh_bh.{name}': value
+        for name, value in counted(resnet50()).items()
+    }
+    return (
+        front
+        | back
+        | {f'bn_neck.{name}': value for name, value in counted(nn.BatchNorm1d(2048)).items()}
+    )
 
 
 def same_values(net, state, places):
@@ -54,73 +82,117 @@ def same_values(net, state, places):
     for prefix, part in places.items():
         for name, value in part.state_dict().items():
             if value.is_floating_point():
-                torch.testing.assert_close(value, state[prefix + name].float(), rtol=1e-3, atol=1e-3)
+                torch.testing.assert_close(
+                    value, state[prefix + name].float(), rtol=1e-3, atol=1e-3
+                )
 
 
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_weights_of_a_backbone(pretrained, form, suffix, tmp_path):
-    state, file = FORMS[form](pretrained), tmp_path/f'weights{suffix}'
+    state, file = FORMS[form](pretrained), tmp_path / f'weights{suffix}'
     if suffix == '.safetensors':
-        if any(isinstance(value, dict) for value in state.values()): pytest.skip('such a file holds tensors alone')
+        if any(isinstance(value, dict) for value in state.values()):
+            pytest.skip('such a file holds tensors alone')
         save_file({name: value.detach().clone() for name, value in state.items()}, file)
-    else: torch.save(state, file)
+    else:
+        torch.save(state, file)
     net = load_weights(resnet('resnet18'), 'resnet18', file)
     same_values(net, pretrained, {'': net})
 
 
 def test_weights_of_a_whole_network(pretrained, tmp_path):
     "What `--model.weights FILE` becomes"
-    torch.save(FORMS['old, wrapped, of several GPUs'](pretrained), tmp_path/'weights.pth')
-    backbone = IDKL(IDKLConfig(backbone='resnet18', weights=str(tmp_path/'weights.pth')), 3).backbone
+    torch.save(FORMS['old, wrapped, of several GPUs'](pretrained), tmp_path / 'weights.pth')
+    backbone = IDKL(
+        IDKLConfig(backbone='resnet18', weights=str(tmp_path / 'weights.pth')), 3
+    ).backbone
     same_values(backbone, pretrained, {'conv1.': backbone.theta[0], 'layer4.': backbone.phi[1]})
     same_values(backbone, pretrained, {'layer4.': backbone.psi[1]})
 
 
-@pytest.mark.parametrize('form', ['from before PyTorch 0.4.1', 'wrapped', 'old, wrapped, of several GPUs'])
+@pytest.mark.parametrize(
+    'form', ['from before PyTorch 0.4.1', 'wrapped', 'old, wrapped, of several GPUs']
+)
 def test_weights_of_the_released_code(released, form, tmp_path):
-    torch.save(FORMS[form](released), tmp_path/'released.pth')
-    net = load_released_checkpoint(tmp_path/'released.pth')
-    same_values(net, released, {'backbone.shared_module_fr.model_sh_fr.layer1.': net.theta[4],
-                                'backbone.shared_module_bh.model_sh_bh.layer4.': net.phi[1], 'bn_neck.': net.neck})
+    torch.save(FORMS[form](released), tmp_path / 'released.pth')
+    net = load_released_checkpoint(tmp_path / 'released.pth')
+    same_values(
+        net,
+        released,
+        {
+            'backbone.shared_module_fr.model_sh_fr.layer1.': net.theta[4],
+            'backbone.shared_module_bh.model_sh_bh.layer4.': net.phi[1],
+            'bn_neck.': net.neck,
+        },
+    )
 
 
-def changed(name, value): return lambda state: {**state, name: value}
-def left_out(name): return lambda state: {key: value for key, value in state.items() if key != name}
+def changed(name, value):
+    return lambda state: {**state, name: value}
+
+
+def left_out(name):
+    return lambda state: {key: value for key, value in state.items() if key != name}
 
 
 WRONG = {
-    'a weight is missing': (left_out('layer4.1.conv2.weight'), r'resnet18; 1 tensors .* for example: layer4.1.conv2.weight is missing'),
+    'a weight is missing': (
+        left_out('layer4.1.conv2.weight'),
+        r'resnet18; 1 tensors .* for example: layer4.1.conv2.weight is missing',
+    ),
     'a running mean is missing': (left_out('bn1.running_mean'), 'bn1.running_mean is missing'),
     'an unknown tensor': (changed('layer9.weight', torch.zeros(1)), 'layer9.weight is unknown'),
-    'another shape': (changed('bn1.weight', torch.zeros(63)), r'bn1.weight is \(63,\), expected \(64,\)'),
-    'a count of another shape': (changed('bn1.num_batches_tracked', torch.zeros(2)), r'bn1.num_batches_tracked is \(2,\), expected \(\)'),
-    'a number for a tensor': (changed('bn1.weight', 3.), 'bn1.weight is float, not a tensor'),
+    'another shape': (
+        changed('bn1.weight', torch.zeros(63)),
+        r'bn1.weight is \(63,\), expected \(64,\)',
+    ),
+    'a count of another shape': (
+        changed('bn1.num_batches_tracked', torch.zeros(2)),
+        r'bn1.num_batches_tracked is \(2,\), expected \(\)',
+    ),
+    'a number for a tensor': (changed('bn1.weight', 3.0), 'bn1.weight is float, not a tensor'),
     'a name twice': (changed('module.bn1.weight', torch.zeros(64)), 'some names occur twice'),
-    'of another prefix': (lambda state: {f'encoder.{name}': value for name, value in state.items()}, 'is unknown'),
+    'of another prefix': (
+        lambda state: {f'encoder.{name}': value for name, value in state.items()},
+        'is unknown',
+    ),
     'a list': (lambda state: list(state.values()), 'not a state dictionary of tensors but list'),
-    'the network itself': (lambda state: nn.Linear(2, 2), 'it holds more than tensors, or is damaged')}
+    'the network itself': (
+        lambda state: nn.Linear(2, 2),
+        'it holds more than tensors, or is damaged',
+    ),
+}
 
 
 @pytest.mark.parametrize('form', WRONG)
 def test_everything_else_is_refused_and_named(pretrained, form, tmp_path):
     change, message = WRONG[form]
-    torch.save(change(pretrained), tmp_path/'wrong.pth')
+    torch.save(change(pretrained), tmp_path / 'wrong.pth')
     net = resnet('resnet18')
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(ValueError, match=message): load_weights(net, 'resnet18', tmp_path/'wrong.pth')
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())      # nothing was copied
+    with pytest.raises(ValueError, match=message):
+        load_weights(net, 'resnet18', tmp_path / 'wrong.pth')
+    assert all(
+        torch.equal(value, before[name]) for name, value in net.state_dict().items()
+    )  # nothing was copied
 
 
 def test_a_released_file_with_another_shape_is_refused(released, tmp_path):
-    torch.save(changed('bn_neck.weight', torch.zeros(512))(released), tmp_path/'released.pth')
+    torch.save(changed('bn_neck.weight', torch.zeros(512))(released), tmp_path / 'released.pth')
     with pytest.raises(CheckpointError, match=r'bn_neck.weight is \(512,\), expected \(2048,\)'):
-        load_released_checkpoint(tmp_path/'released.pth')
+        load_released_checkpoint(tmp_path / 'released.pth')
 
 
-@pytest.mark.parametrize('error', [URLError('no network'), ConnectionResetError('reset'), RuntimeError('invalid hash value')])
+@pytest.mark.parametrize(
+    'error',
+    [URLError('no network'), ConnectionResetError('reset'), RuntimeError('invalid hash value')],
+)
 def test_weights_that_cannot_be_had(error):
     "The message names the option and the field"
     with patch('torchvision.models._api.load_state_dict_from_url', side_effect=error):
-        with pytest.raises(OSError, match=r'resnet50-.*\.pth .*--model\.weights FILE .*IDKLConfig\(weights=FILE\).*--model\.weights None'):
+        with pytest.raises(
+            OSError,
+            match=r'resnet50-.*\.pth .*--model\.weights FILE .*IDKLConfig\(weights=FILE\).*--model\.weights None',
+        ):
             DualBranch('resnet50', weights='IMAGENET1K_V1')

@@ -1,15 +1,25 @@
 "The commands: people whom a network has seen, names of a run, options, and what fails before a training."
-import contextlib, io, json, re, shutil
+
+import contextlib
+import io
+import json
+import re
+import shutil
 from types import SimpleNamespace
-import numpy as np, pytest, torch
-from idkl_nb.datasets import DataError, read_dataset
-from idkl_nb.writers import write_llcm, write_regdb, write_sysu
-from idkl_nb.features import load_features
-from idkl_nb.evaluate import evaluate_main
-from idkl_nb.runs import Experiment, data
+
+import numpy as np
+import pytest
+import torch
+
 from idkl_nb.commands import embed_main, images_below, train_main
-from idkl_nb.training import fit, load
-from idkl_nb.world import INFRARED, World
+from idkl_nb.common import INFRARED, DataError
+from idkl_nb.datasets import read_dataset
+from idkl_nb.evaluate import evaluate_main
+from idkl_nb.features import load_features
+from idkl_nb.runs import Experiment, data
+from idkl_nb.training import load
+from idkl_nb.world import World
+from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
 tiny = ['--preset', 'smoke', '--epochs', 1, '--batches', 1, '--P', 2, '--precision', 'no']
 
@@ -18,8 +28,10 @@ def command(main, *words):
     "Exit code, output, errors"
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try: main([str(word) for word in words])
-        except SystemExit as end: code = end.code
+        try:
+            main([str(word) for word in words])
+        except SystemExit as end:
+            code = end.code
     return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
@@ -32,23 +44,30 @@ def refused(done, pattern):
 def bench(tmp_path_factory):
     "A small dataset of each layout, and a run on trial 1 of RegDB"
     folder, world = tmp_path_factory.mktemp('commands'), World(height=32, width=16)
-    roots = SimpleNamespace(regdb=write_regdb(world, folder/'regdb', range(1, 9), images=4), sysu=write_sysu(world, folder/'sysu', [1, 2], [3], [4, 5], images=8),
-                            llcm=write_llcm(world, folder/'llcm', [1, 2, 3], [4, 5], images=9))
-    done = command(train_main, *tiny, '--root', roots.regdb, '--trial', 1, '--out', folder/'r1')
+    roots = SimpleNamespace(
+        regdb=write_regdb(world, folder / 'regdb', range(1, 9), images=4),
+        sysu=write_sysu(world, folder / 'sysu', [1, 2], [3], [4, 5], images=8),
+        llcm=write_llcm(world, folder / 'llcm', [1, 2, 3], [4, 5], images=9),
+    )
+    done = command(train_main, *tiny, '--root', roots.regdb, '--trial', 1, '--out', folder / 'r1')
     assert done.code == 0, done.err
-    return SimpleNamespace(folder=folder, roots=roots, run=folder/'r1')
+    return SimpleNamespace(folder=folder, roots=roots, run=folder / 'r1')
 
 
 def other_trial(root):
     "A trial whose test people were partly trained on in trial 1, and another such"
     seen = set(read_dataset(root, 1).where(split='train').identity)
-    return [trial for trial in range(2, 11) if seen & set(read_dataset(root, trial).where(split='test').identity)][:2]
+    return [
+        trial
+        for trial in range(2, 11)
+        if seen & set(read_dataset(root, trial).where(split='test').identity)
+    ][:2]
 
 
 def without_dataset(run, folder):
     "A copy of a run as an earlier version wrote it"
     copy = shutil.copytree(run, folder)
-    file = copy/'model'/'config.json'
+    file = copy / 'model' / 'config.json'
     about = json.loads(file.read_text())
     about.pop('dataset', None)
     file.write_text(json.dumps(about))
@@ -57,198 +76,410 @@ def without_dataset(run, folder):
 
 # a network that has seen the people it is tested on
 
+
 def test_a_run_notes_its_dataset_and_trial(bench):
-    about = json.loads((bench.run/'model'/'config.json').read_text())
+    about = json.loads((bench.run / 'model' / 'config.json').read_text())
     assert about['dataset'] == dict(name='RegDB', trial='1')
-    said = load_features(bench.run/'features.safetensors').about
+    said = load_features(bench.run / 'features.safetensors').about
     assert (said['dataset'], said['trial']) == ('RegDB', '1')
     assert json.loads(said['trained_on'])['identities'] == about['identities']
 
 
 @pytest.mark.parametrize('old', [False, True], ids=['', 'a run from before it noted its dataset'])
 def test_embedding_people_whom_the_run_has_seen_is_refused(bench, old, tmp_path):
-    run = without_dataset(bench.run, tmp_path/'old') if old else bench.run
+    run = without_dataset(bench.run, tmp_path / 'old') if old else bench.run
     trial, _ = other_trial(bench.roots.regdb)
-    done = command(embed_main, '--images', bench.roots.regdb, '--run', run, '--trial', trial, '--out', tmp_path/'f.npz')
+    done = command(
+        embed_main,
+        '--images',
+        bench.roots.regdb,
+        '--run',
+        run,
+        '--trial',
+        trial,
+        '--out',
+        tmp_path / 'f.npz',
+    )
     refused(done, r'\d of 4 test identities were trained on \(\d.*RegDB, trial 1.*with --trial 1$')
-    assert not (tmp_path/'f.npz').exists()
-    assert command(embed_main, '--images', bench.roots.regdb, '--run', run, '--trial', 1, '--out', tmp_path/'f.npz').code == 0
-    assert load_features(tmp_path/'f.npz').about['trial'] == '1'
-    load(run/'model')
+    assert not (tmp_path / 'f.npz').exists()
+    assert (
+        command(
+            embed_main,
+            '--images',
+            bench.roots.regdb,
+            '--run',
+            run,
+            '--trial',
+            1,
+            '--out',
+            tmp_path / 'f.npz',
+        ).code
+        == 0
+    )
+    assert load_features(tmp_path / 'f.npz').about['trial'] == '1'
+    load(run / 'model')
 
 
 def test_the_trial_is_that_of_the_run_unless_given(bench, tmp_path):
     trial, _ = other_trial(bench.roots.regdb)
-    assert command(train_main, *tiny, '--root', bench.roots.regdb, '--trial', trial, '--out', tmp_path/'run').code == 0
-    done = command(embed_main, '--images', bench.roots.regdb, '--run', tmp_path/'run', '--out', tmp_path/'f.npz')
+    assert (
+        command(
+            train_main,
+            *tiny,
+            '--root',
+            bench.roots.regdb,
+            '--trial',
+            trial,
+            '--out',
+            tmp_path / 'run',
+        ).code
+        == 0
+    )
+    done = command(
+        embed_main,
+        '--images',
+        bench.roots.regdb,
+        '--run',
+        tmp_path / 'run',
+        '--out',
+        tmp_path / 'f.npz',
+    )
     assert done.code == 0, done.err
-    assert load_features(tmp_path/'f.npz').about['trial'] == str(trial)
-    assert f'trial {trial},' in command(evaluate_main, '--features', tmp_path/'f.npz', '--protocol', 'regdb').out
-    refused(command(train_main, *tiny, '--root', bench.roots.regdb, '--resume', '--out', tmp_path/'run', '--trial', 1), f'trained on trial {trial}; leave --trial out')
-    assert command(train_main, *tiny, '--root', bench.roots.regdb, '--resume', '--out', tmp_path/'run').code == 0
+    assert load_features(tmp_path / 'f.npz').about['trial'] == str(trial)
+    assert (
+        f'trial {trial},'
+        in command(evaluate_main, '--features', tmp_path / 'f.npz', '--protocol', 'regdb').out
+    )
+    refused(
+        command(
+            train_main,
+            *tiny,
+            '--root',
+            bench.roots.regdb,
+            '--resume',
+            '--out',
+            tmp_path / 'run',
+            '--trial',
+            1,
+        ),
+        f'trained on trial {trial}; leave --trial out',
+    )
+    assert (
+        command(
+            train_main, *tiny, '--root', bench.roots.regdb, '--resume', '--out', tmp_path / 'run'
+        ).code
+        == 0
+    )
 
 
 def test_identities_of_another_dataset_are_other_people(bench, tmp_path):
     "The numbers overlap, the people do not: a score on another dataset is a fair question"
-    seen, test = json.loads((bench.run/'model'/'config.json').read_text())['identities'], read_dataset(bench.roots.sysu).where(split='test').identity
+    seen, test = (
+        json.loads((bench.run / 'model' / 'config.json').read_text())['identities'],
+        read_dataset(bench.roots.sysu).where(split='test').identity,
+    )
     assert set(seen) & set(test)
-    done = command(embed_main, '--images', bench.roots.sysu, '--run', bench.run, '--out', tmp_path/'f.npz')
+    done = command(
+        embed_main, '--images', bench.roots.sysu, '--run', bench.run, '--out', tmp_path / 'f.npz'
+    )
     assert (done.code, done.err.count('worthless')) == (0, 0), done.err
-    old = without_dataset(bench.run, tmp_path/'old')      # nobody knows: it is said
-    done = command(embed_main, '--images', bench.roots.sysu, '--run', old, '--out', tmp_path/'f.npz')
+    old = without_dataset(bench.run, tmp_path / 'old')  # nobody knows: it is said
+    done = command(
+        embed_main, '--images', bench.roots.sysu, '--run', old, '--out', tmp_path / 'f.npz'
+    )
     assert done.code == 0 and 'does not say which dataset it was trained on' in done.err
 
 
 def test_features_of_people_who_were_seen_get_no_score(bench, tmp_path):
     "Training images that somebody calls test images, in the file and without the dataset"
-    table = load_features(bench.run/'features.safetensors')
+    table = load_features(bench.run / 'features.safetensors')
     seen = json.loads(table.about['trained_on'])['identities']
-    columns = dict(features=table.features.numpy(), path=table.records.path, camera=table.records.camera, modality=table.records.modality)
-    identity = np.where(table.records.identity == table.records.identity[0], seen[0], table.records.identity)
-    np.savez(tmp_path/'f.npz', identity=identity, about=json.dumps(table.about), **columns)
-    refused(command(evaluate_main, '--features', tmp_path/'f.npz', '--protocol', 'regdb'), rf'1 of 4 test identities were trained on \({seen[0]}\).*worthless')
+    columns = dict(
+        features=table.features.numpy(),
+        path=table.records.path,
+        camera=table.records.camera,
+        modality=table.records.modality,
+    )
+    identity = np.where(
+        table.records.identity == table.records.identity[0], seen[0], table.records.identity
+    )
+    np.savez(tmp_path / 'f.npz', identity=identity, about=json.dumps(table.about), **columns)
+    refused(
+        command(evaluate_main, '--features', tmp_path / 'f.npz', '--protocol', 'regdb'),
+        rf'1 of 4 test identities were trained on \({seen[0]}\).*worthless',
+    )
 
 
 def test_a_drawn_world_is_told_from_another_and_from_a_real_dataset(bench, tmp_path):
-    done = command(train_main, *tiny, '--out', tmp_path/'run')
+    done = command(train_main, *tiny, '--out', tmp_path / 'run')
     assert done.code == 0, done.err
-    assert json.loads((tmp_path/'run'/'model'/'config.json').read_text())['dataset'] == dict(name='synthetic', world='seed 7, coupling 0.65')
-    assert command(embed_main, '--images', tmp_path/'run'/'data', '--run', tmp_path/'run', '--out', tmp_path/'f.npz').code == 0
-    lists = tmp_path/'run'/'data'/'exp'      # the same people, but the first ones to test on
-    (lists/'train_id.txt').write_text('3,4,5'); (lists/'val_id.txt').write_text('6'); (lists/'test_id.txt').write_text('1,2,7')
-    refused(command(embed_main, '--images', tmp_path/'run'/'data', '--run', tmp_path/'run', '--out', tmp_path/'g.npz'), r'2 of 3 test identities were trained on \(1, 2\)')
+    assert json.loads((tmp_path / 'run' / 'model' / 'config.json').read_text())['dataset'] == dict(
+        name='synthetic', world='seed 7, coupling 0.65'
+    )
+    assert (
+        command(
+            embed_main,
+            '--images',
+            tmp_path / 'run' / 'data',
+            '--run',
+            tmp_path / 'run',
+            '--out',
+            tmp_path / 'f.npz',
+        ).code
+        == 0
+    )
+    lists = tmp_path / 'run' / 'data' / 'exp'  # the same people, but the first ones to test on
+    (lists / 'train_id.txt').write_text('3,4,5')
+    (lists / 'val_id.txt').write_text('6')
+    (lists / 'test_id.txt').write_text('1,2,7')
+    refused(
+        command(
+            embed_main,
+            '--images',
+            tmp_path / 'run' / 'data',
+            '--run',
+            tmp_path / 'run',
+            '--out',
+            tmp_path / 'g.npz',
+        ),
+        r'2 of 3 test identities were trained on \(1, 2\)',
+    )
 
 
 # names of a run
 
+
 def test_both_names_of_a_run_are_accepted(bench, tmp_path):
-    for n, run in enumerate((bench.run, bench.run/'model')):
-        assert command(embed_main, '--images', bench.roots.regdb, '--run', run, '--out', tmp_path/f'{n}.npz').code == 0
-        assert command(train_main, *tiny, '--root', bench.roots.regdb, '--resume', '--out', run).code == 0
-    first, second = (load_features(tmp_path/f'{n}.npz') for n in (0, 1))
+    for n, run in enumerate((bench.run, bench.run / 'model')):
+        assert (
+            command(
+                embed_main,
+                '--images',
+                bench.roots.regdb,
+                '--run',
+                run,
+                '--out',
+                tmp_path / f'{n}.npz',
+            ).code
+            == 0
+        )
+        assert (
+            command(train_main, *tiny, '--root', bench.roots.regdb, '--resume', '--out', run).code
+            == 0
+        )
+    first, second = (load_features(tmp_path / f'{n}.npz') for n in (0, 1))
     assert torch.equal(first.features, second.features) and first.about == second.about
-    refused(command(embed_main, '--images', bench.roots.regdb, '--run', bench.folder, '--out', tmp_path/'x.npz'), 'Expected the folder that idkl-train named, such as runs/embedded, or model in it')
+    refused(
+        command(
+            embed_main,
+            '--images',
+            bench.roots.regdb,
+            '--run',
+            bench.folder,
+            '--out',
+            tmp_path / 'x.npz',
+        ),
+        'Expected the folder that idkl-train named, such as runs/embedded, or model in it',
+    )
 
 
 def test_messages_speak_of_options(bench, monkeypatch):
-    for out in (bench.run, bench.run/'model'):
+    for out in (bench.run, bench.run / 'model'):
         done = command(train_main, *tiny, '--root', bench.roots.regdb, '--out', out)
-        refused(done, f'--out {bench.run}: a run is here already. Go on with it by --resume --out {bench.run}')
+        refused(
+            done,
+            f'--out {bench.run}: a run is here already. Go on with it by --resume --out {bench.run}',
+        )
         assert 'resume(' not in done.err
-    refused(command(train_main, *tiny, '--resume', '--out', bench.run), '--resume: the run was trained on RegDB; name its folder with --root')
+    refused(
+        command(train_main, *tiny, '--resume', '--out', bench.run),
+        '--resume: the run was trained on RegDB; name its folder with --root',
+    )
     for error in (KeyboardInterrupt, SystemExit, ChildProcessError):
-        def stopped(*_, **__): raise error("stopped after step 1 of 9; go on with resume('model', ...)")
+
+        def stopped(*_, **__):
+            raise error("stopped after step 1 of 9; go on with resume('model', ...)")
+
         monkeypatch.setattr('idkl_nb.commands.fit', stopped)
-        with pytest.raises((error, SystemExit)) as end, contextlib.redirect_stderr(io.StringIO()) as err:
-            train_main([str(word) for word in (*tiny, '--out', bench.folder/'stopped')])
+        with (
+            pytest.raises((error, SystemExit)) as end,
+            contextlib.redirect_stderr(io.StringIO()) as err,
+        ):
+            train_main([str(word) for word in (*tiny, '--out', bench.folder / 'stopped')])
         said = f'{end.value}{err.getvalue()}'
-        assert f'go on with --resume --out {bench.folder/"stopped"}' in said and 'resume(' not in said
+        assert (
+            f'go on with --resume --out {bench.folder / "stopped"}' in said
+            and 'resume(' not in said
+        )
 
 
 # a folder of images that is no dataset
 
+
 def test_images_below_a_folder_are_what_a_dataset_would_read(tmp_path):
     "Names with a dot are no images, suffixes count in any case, and one warning counts what is left out"
-    (tmp_path/'night').mkdir()
-    (tmp_path/'.hidden').mkdir()
-    names = ('0001.JPG', '0002.jfif', 'night/0003.apng', '._0001.JPG', '.hidden/0004.png', 'Thumbs.db', 'night/old.tif')
-    for name in names: (tmp_path/name).touch()
-    with pytest.warns(UserWarning) as caught: records = images_below(tmp_path, INFRARED)
+    (tmp_path / 'night').mkdir()
+    (tmp_path / '.hidden').mkdir()
+    names = (
+        '0001.JPG',
+        '0002.jfif',
+        'night/0003.apng',
+        '._0001.JPG',
+        '.hidden/0004.png',
+        'Thumbs.db',
+        'night/old.tif',
+    )
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning) as caught:
+        records = images_below(tmp_path, INFRARED)
     assert records.path.tolist() == ['0001.JPG', '0002.jfif', 'night/0003.apng']
-    assert (set(records.modality), set(records.identity), set(records.split)) == ({INFRARED}, {0}, {'test'})
+    assert (set(records.modality), set(records.identity), set(records.split)) == (
+        {INFRARED},
+        {0},
+        {'test'},
+    )
     assert len(caught) == 1
-    assert '4 files in folders of images are not used: 2 with a name that begins with a dot' in str(caught[0].message)
+    assert '4 files in folders of images are not used: 2 with a name that begins with a dot' in str(
+        caught[0].message
+    )
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    (tmp_path/'._0001.jpg').touch()
-    with pytest.warns(UserWarning, match='begins with a dot'), pytest.raises(DataError, match='no image below this folder. Expected files that end in .jpg'):
+    (tmp_path / '._0001.jpg').touch()
+    with (
+        pytest.warns(UserWarning, match='begins with a dot'),
+        pytest.raises(
+            DataError, match='no image below this folder. Expected files that end in .jpg'
+        ),
+    ):
         images_below(tmp_path, INFRARED)
 
 
 # options
 
+
 def test_help_shows_the_presets_and_their_batches(monkeypatch):
     monkeypatch.setenv('COLUMNS', '200')
     done = command(train_main, '--preset', 'smoke', '--help')
     assert '--preset {sysu-paper,regdb-paper,llcm-paper,sysu-released,embedded,smoke}' in done.out
-    for line in ('sysu-paper     120 images in a batch, 384 x 128 pixels', 'embedded       64 images in a batch', 'smoke          12 images in a batch'): assert line in done.out
+    for line in (
+        'sysu-paper     120 images in a batch, 384 x 128 pixels',
+        'embedded       64 images in a batch',
+        'smoke          12 images in a batch',
+    ):
+        assert line in done.out
     assert 'images in all' not in done.out
     assert '--validate-every' not in done.out and '--settings' not in done.out
 
 
 def test_options_without_effect_are_refused(bench, tmp_path):
-    for words, pattern in ((['--validate-every', 3], 'Unrecognized options'), (['--coupling', 0, '--root', bench.roots.sysu], '--coupling is for a drawn world'), (['--trial', 2], '--trial 2 is a choice of RegDB; leave it out for a drawn world')):
-        refused(command(train_main, *tiny, '--out', tmp_path/'run', *words), pattern)
-        assert not (tmp_path/'run').exists()
-    embedding = ['--images', bench.roots.sysu, '--run', bench.run, '--out', tmp_path/'f.npz']
-    for words, pattern in ((['--height', 64], 'a run knows its own'), (['--trial', 2], '--trial 2 is a choice of RegDB'), (['--trial', 2, '--modality', 'visible'], '--trial is a choice of RegDB')):
+    for words, pattern in (
+        (['--validate-every', 3], 'Unrecognized options'),
+        (['--coupling', 0, '--root', bench.roots.sysu], '--coupling is for a drawn world'),
+        (['--trial', 2], '--trial 2 is a choice of RegDB; leave it out for a drawn world'),
+    ):
+        refused(command(train_main, *tiny, '--out', tmp_path / 'run', *words), pattern)
+        assert not (tmp_path / 'run').exists()
+    embedding = ['--images', bench.roots.sysu, '--run', bench.run, '--out', tmp_path / 'f.npz']
+    for words, pattern in (
+        (['--height', 64], 'a run knows its own'),
+        (['--trial', 2], '--trial 2 is a choice of RegDB'),
+        (['--trial', 2, '--modality', 'visible'], '--trial is a choice of RegDB'),
+    ):
         refused(command(embed_main, *embedding, *words), pattern)
 
 
 def test_the_device_of_a_training(bench, tmp_path, monkeypatch):
     "What --device names is what the training computes on, and nothing is left behind"
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import PartialState
+
     import idkl_nb.commands as commands
-    for device in ('gpu', 'cuda:99', 'meta'): refused(command(train_main, *tiny, '--out', tmp_path/'never', '--device', device), f'idkl-train: --device {device}')
-    assert not (tmp_path/'never').exists()
-    done = command(train_main, *tiny, '--out', tmp_path/'run', '--device', 'cpu')
+
+    for device in ('gpu', 'cuda:99', 'meta'):
+        refused(
+            command(train_main, *tiny, '--out', tmp_path / 'never', '--device', device),
+            f'idkl-train: --device {device}',
+        )
+    assert not (tmp_path / 'never').exists()
+    done = command(train_main, *tiny, '--out', tmp_path / 'run', '--device', 'cpu')
     assert done.code == 0, done.err
     monkeypatch.setattr(commands, 'check_device', lambda device: None)
-    with commands.training_on('meta'): assert PartialState(cpu=True).device.type == 'meta'
+    with commands.training_on('meta'):
+        assert PartialState(cpu=True).device.type == 'meta'
     assert PartialState(cpu=True).device.type == 'cpu'
     monkeypatch.setenv('LOCAL_RANK', '0')
-    refused(command(train_main, *tiny, '--out', tmp_path/'never', '--device', 'cpu'), '--device: several processes were started')
+    refused(
+        command(train_main, *tiny, '--out', tmp_path / 'never', '--device', 'cpu'),
+        '--device: several processes were started',
+    )
 
 
 # what fails, fails before the training
 
+
 @pytest.mark.parametrize('what', ['no draws', 'draws of other images', 'no infrared test images'])
 def test_what_cannot_be_scored_is_not_trained(bench, what, tmp_path):
-    root = shutil.copytree(bench.roots.sysu, tmp_path/'data')
-    if what == 'no draws': (root/'exp'/'rand_perm_cam.mat').unlink()
-    if what == 'draws of other images': (root/'cam1'/'0004'/'0002.jpg').unlink()
+    root = shutil.copytree(bench.roots.sysu, tmp_path / 'data')
+    if what == 'no draws':
+        (root / 'exp' / 'rand_perm_cam.mat').unlink()
+    if what == 'draws of other images':
+        (root / 'cam1' / '0004' / '0002.jpg').unlink()
     if what == 'no infrared test images':
         for camera in ('cam3', 'cam6'):
-            for person in ('0004', '0005'): shutil.rmtree(root/camera/person)
-    done = command(train_main, *tiny, '--root', root, '--no-check', '--out', tmp_path/'run')
+            for person in ('0004', '0005'):
+                shutil.rmtree(root / camera / person)
+    done = command(train_main, *tiny, '--root', root, '--no-check', '--out', tmp_path / 'run')
     refused(done, 'could not be scored after the training: ')
-    assert not (tmp_path/'run'/'model').exists()
-    if what == 'no draws': assert 'rand_perm_cam.mat: the file of gallery draws is missing' in done.err
+    assert not (tmp_path / 'run' / 'model').exists()
+    if what == 'no draws':
+        assert 'rand_perm_cam.mat: the file of gallery draws is missing' in done.err
 
 
 # a world with another coupling
 
+
 def test_the_coupling_of_the_drawn_world(tmp_path):
-    done = command(train_main, *tiny, '--coupling', 0, '--out', tmp_path/'run')
+    done = command(train_main, *tiny, '--coupling', 0, '--out', tmp_path / 'run')
     assert done.code == 0, done.err
-    image = (tmp_path/'run'/'data'/'cam3'/'0001'/'0001.jpg').read_bytes()
-    other = Experiment('other', load(tmp_path/'run'/'model')[1], people=(5, 1, 2))
-    data(other, tmp_path/'other')
-    assert (tmp_path/'other'/'data'/'cam3'/'0001'/'0001.jpg').read_bytes() != image
-    assert json.loads((tmp_path/'run'/'data'/'world.json').read_text())['coupling'] == 0
-    assert command(train_main, *tiny, '--resume', '--out', tmp_path/'run').code == 0      # the run knows its own
-    refused(command(train_main, *tiny, '--resume', '--out', tmp_path/'run', '--coupling', .5), 'drawn with seed 7, coupling 0.0, not with seed 7, coupling 0.5')
-    refused(command(train_main, *tiny, '--out', tmp_path/'never', '--coupling', 2), 'coupling must be from 0')
-    assert not (tmp_path/'never').exists()
+    image = (tmp_path / 'run' / 'data' / 'cam3' / '0001' / '0001.jpg').read_bytes()
+    other = Experiment('other', load(tmp_path / 'run' / 'model')[1], people=(5, 1, 2))
+    data(other, tmp_path / 'other')
+    assert (tmp_path / 'other' / 'data' / 'cam3' / '0001' / '0001.jpg').read_bytes() != image
+    assert json.loads((tmp_path / 'run' / 'data' / 'world.json').read_text())['coupling'] == 0
+    assert (
+        command(train_main, *tiny, '--resume', '--out', tmp_path / 'run').code == 0
+    )  # the run knows its own
+    refused(
+        command(train_main, *tiny, '--resume', '--out', tmp_path / 'run', '--coupling', 0.5),
+        'drawn with seed 7, coupling 0.0, not with seed 7, coupling 0.5',
+    )
+    refused(
+        command(train_main, *tiny, '--out', tmp_path / 'never', '--coupling', 2),
+        'coupling must be from 0',
+    )
+    assert not (tmp_path / 'never').exists()
 
 
 def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch):
     "Without a preset, the options of the first call need not be repeated; an option that is given counts"
     import idkl_nb.commands as commands
-    assert command(train_main, *tiny, '--out', tmp_path/'run').code == 0
+
+    assert command(train_main, *tiny, '--out', tmp_path / 'run').code == 0
     seen = []
     monkeypatch.setattr(commands.Train, 'run', lambda self: seen.append(self.settings.config()))
-    own = json.loads((tmp_path/'run'/'model'/'config.json').read_text())['config']
-    for out in (tmp_path/'run', tmp_path/'run'/'model'):
+    own = json.loads((tmp_path / 'run' / 'model' / 'config.json').read_text())['config']
+    for out in (tmp_path / 'run', tmp_path / 'run' / 'model'):
         command(train_main, '--resume', '--out', out)
         command(train_main, '--resume', f'--out={out}', '--epochs', 3)
-    assert [config.epochs for config in seen] == [1, 3, 1, 3] and {config.P for config in seen} == {own['P']} == {2}
+    assert [config.epochs for config in seen] == [1, 3, 1, 3] and {config.P for config in seen} == {
+        own['P']
+    } == {2}
 
 
 def test_a_refused_command_leaves_no_run(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root = shutil.copytree(bench.roots.sysu, tmp_path/'data')
-    (root/'exp'/'rand_perm_cam.mat').unlink()
+    root = shutil.copytree(bench.roots.sysu, tmp_path / 'data')
+    (root / 'exp' / 'rand_perm_cam.mat').unlink()
     refused(command(train_main, *tiny, '--root', root, '--no-check'), 'could not be scored')
     assert [path.name for path in tmp_path.iterdir()] == ['data']

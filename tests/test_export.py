@@ -1,12 +1,16 @@
 "The embedder leaves PyTorch with any batch size: torch.export, and ONNX in onnxruntime."
-import pytest, torch
+
+import pytest
+import torch
+
 from idkl_nb.model import IDKL, IDKLConfig
 
 onnxruntime = pytest.importorskip('onnxruntime')
 
 NETWORKS = {
     'narrow': dict(backbone='narrow'),
-    'a learned exponent': dict(backbone='narrow', gem_learn=True)}
+    'a learned exponent': dict(backbone='narrow', gem_learn=True),
+}
 BATCHES = 1, 3, 8, 9, 20
 
 
@@ -41,11 +45,21 @@ def test_torch_export_with_a_free_batch_size(embedder, example, gradient):
 
 
 def test_onnx_with_a_free_batch_size(embedder, tmp_path):
-    file = tmp_path/'embedder.onnx'
+    file = tmp_path / 'embedder.onnx'
     shapes = ({0: torch.export.Dim('batch', min=1)},)
-    torch.onnx.export(embedder, (images(2),), file, dynamo=True, dynamic_shapes=shapes,
-                      input_names=['images'], output_names=['features'], verbose=False)
+    torch.onnx.export(
+        embedder,
+        (images(2),),
+        file,
+        dynamo=True,
+        dynamic_shapes=shapes,
+        input_names=['images'],
+        output_names=['features'],
+        verbose=False,
+    )
     session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
     for number in BATCHES:
-        found, = session.run(None, {'images': images(number).numpy()})
-        torch.testing.assert_close(torch.from_numpy(found), expected(embedder, number), rtol=0, atol=1e-4)
+        (found,) = session.run(None, {'images': images(number).numpy()})
+        torch.testing.assert_close(
+            torch.from_numpy(found), expected(embedder, number), rtol=0, atol=1e-4
+        )

@@ -2,26 +2,36 @@
 
 What tests/test_training.py, test_cache.py and test_features.py try is not repeated here. `make test-slow` adds fifty kills at random times and writes nbs/results/faults.csv.
 `python tests/test_faults.py` prints what a kill in each phase of a checkpoint leaves."""
-import json, multiprocessing, os, shutil, signal, subprocess, sys, time, warnings
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, pytest, torch
-from torch import nn
-from idkl_nb import checkpoints, features
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_training import config, same, start, wait_for, weights  # noqa: fixtures, and processes that train slowly
+
+from idkl_nb import features
 from idkl_nb.batches import eval_transform, train_loader
 from idkl_nb.cache import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.datasets import DataError, Records, read_sysu
-from idkl_nb.writers import write_sysu
+from idkl_nb.common import VISIBLE, DataError, open_unfinished
+from idkl_nb.datasets import Records
 from idkl_nb.features import FeatureTable, load_features, save_features
-from idkl_nb.training import fit, load, read_log, resume
-from idkl_nb.writers import open_unfinished
-from idkl_nb.world import INFRARED, VISIBLE, World
-from test_training import config, one_thread, people, same, start, untouched, wait_for, weights, world    # noqa: fixtures, and processes that train slowly
+from idkl_nb.training import fit, read_log, resume
 
 fork = multiprocessing.get_context('fork')
-results = Path(__file__).resolve().parents[1]/'nbs'/'results'/'faults.csv'
+results = Path(__file__).resolve().parents[1] / 'nbs' / 'results' / 'faults.csv'
 
 
 def child(work, *args):
@@ -32,7 +42,9 @@ def child(work, *args):
 
 # SIGKILL in each phase of a checkpoint
 
-def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def nth(n, function):
@@ -43,33 +55,51 @@ def nth(n, function):
 
 class Half:
     "A file that is killed when half of its content is written"
-    def __init__(self, *args): self.file = open_unfinished(*args)
-    def __enter__(self): return self
-    def __exit__(self, *_): self.file.close()
-    def write(self, content): self.file.write(content[:len(content)//2]); self.file.flush(); kill()
+
+    def __init__(self, *args):
+        self.file = open_unfinished(*args)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        kill()
 
 
-PHASES = {      # where: what is replaced in the process that saves, and whether the new state counts already
+PHASES = {  # where: what is replaced in the process that saves, and whether the new state counts already
     'before the file is opened': (lambda: setattr(features, 'open_unfinished', kill), False),
     'half of it written': (lambda: setattr(features, 'open_unfinished', Half), False),
     'written, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(1, os.fsync)), False),
     'on the disk, under another name': (lambda: setattr(os, 'replace', kill), False),
     'renamed, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(2, os.fsync)), True),
-    'renamed, before the oldest is removed': (lambda: setattr(Path, 'unlink', nth(2, Path.unlink)), True),
-    'the oldest removed': (lambda: None, True)}
+    'renamed, before the oldest is removed': (
+        lambda: setattr(Path, 'unlink', nth(2, Path.unlink)),
+        True,
+    ),
+    'the oldest removed': (lambda: None, True),
+}
 
 
-def state(step): return dict(step=step, model=dict(weight=torch.full((300, 300), float(step))))
+def state(step):
+    return dict(step=step, model=dict(weight=torch.full((300, 300), float(step))))
 
 
 def killed_in(phase, folder):
     "Save steps 1 and 2, be killed in this phase of saving step 3; the newest state that can be read, and what lies in the folder"
     kept = Checkpoints(folder, keep=2)
-    for step in (1, 2): kept.save(step, state(step))
+    for step in (1, 2):
+        kept.save(step, state(step))
+
     def save():
         PHASES[phase][0]()
         kept.save(3, state(3))
         kill()
+
     process = child(save)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
@@ -80,24 +110,33 @@ def killed_in(phase, folder):
 def test_killed_in_a_phase_of_a_checkpoint(phase, tmp_path):
     "The state before or the new one can be read, whole; what is unfinished goes with the next save"
     with warnings.catch_warnings():
-        warnings.simplefilter('error')         # no damaged file under a good name
+        warnings.simplefilter('error')  # no damaged file under a good name
         found, names = killed_in(phase, tmp_path)
     expected = 3 if PHASES[phase][1] else 2
-    assert found['step'] == expected and torch.equal(found['model']['weight'], state(expected)['model']['weight'])
+    assert found['step'] == expected and torch.equal(
+        found['model']['weight'], state(expected)['model']['weight']
+    )
     Checkpoints(tmp_path, keep=2).save(4, state(4))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f'step-{step:09d}.safetensors' for step in (expected, 4)]     # nothing unfinished is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f'step-{step:09d}.safetensors' for step in (expected, 4)
+    ]  # nothing unfinished is left
 
 
 def test_killed_at_random_times_while_saving(tmp_path):
     "A process that does nothing but save; whenever it dies, the newest state is whole"
     rng, steps = np.random.default_rng(0), []
+
     def save():
-        for step in range(1 if not steps else steps[-1] + 1, 10**6): Checkpoints(tmp_path, keep=2).save(step, state(step))
+        for step in range(1 if not steps else steps[-1] + 1, 10**6):
+            Checkpoints(tmp_path, keep=2).save(step, state(step))
+
     for round in range(3):
         process = child(save)
-        while not Checkpoints(tmp_path).files(): time.sleep(.01)
-        time.sleep(rng.uniform(.02, .3))
-        process.kill(); process.join()
+        while not Checkpoints(tmp_path).files():
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.02, 0.3))
+        process.kill()
+        process.join()
         with warnings.catch_warnings():
             warnings.simplefilter('error')
             found = Checkpoints(tmp_path).newest()
@@ -108,79 +147,122 @@ def test_killed_at_random_times_while_saving(tmp_path):
 
 # A process that reads images dies
 
-def children(pid): return [int(word) for word in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+
+def children(pid):
+    return [int(word) for word in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
-@pytest.mark.skipif(not Path(f'/proc/{os.getpid()}/task/{os.getpid()}/children').exists(), reason='needs the children of a process in /proc')
+@pytest.mark.skipif(
+    not Path(f'/proc/{os.getpid()}/task/{os.getpid()}/children').exists(),
+    reason='needs the children of a process in /proc',
+)
 def test_a_killed_worker_is_named_and_the_run_goes_on(people, untouched, tmp_path):
     "The run ends in words, its checkpoints stay, and resumed it gives the same weights"
-    process = start(people, tmp_path/'run', slow=.15, workers=2)
-    wait_for(tmp_path/'run', 2, process)
-    workers = [pid for pid in children(process.pid) if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes()]
+    process = start(people, tmp_path / 'run', slow=0.15, workers=2)
+    wait_for(tmp_path / 'run', 2, process)
+    workers = [
+        pid
+        for pid in children(process.pid)
+        if b'resource_tracker' not in Path(f'/proc/{pid}/cmdline').read_bytes()
+    ]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 1 and 'ChildProcessError' in said and 'a process that reads images has died' in said and "resume('run', ...)" in said
-    steps = Checkpoints(tmp_path/'run'/'checkpoints').newest()['step']
-    assert steps >= 2 and not (tmp_path/'run'/'weights.safetensors').exists()
-    resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    assert (
+        process.returncode == 1
+        and 'ChildProcessError' in said
+        and 'a process that reads images has died' in said
+        and "resume('run', ...)" in said
+    )
+    steps = Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step']
+    assert steps >= 2 and not (tmp_path / 'run' / 'weights.safetensors').exists()
+    resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 # A disk that is full
+
 
 @pytest.fixture
 def disk(tmp_path):
     "A function that mounts a disk of so many bytes in a folder, or changes its size"
     mounted = []
+
     def mount(size):
         options = f'size={size}' + (',remount' if mounted else '')
-        done = subprocess.run(['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(tmp_path)], capture_output=True, text=True)
-        if done.returncode: pytest.skip(f'a small disk can\'t be mounted here: {done.stderr.strip()}')
+        done = subprocess.run(
+            ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(tmp_path)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            pytest.skip(f'a small disk can\'t be mounted here: {done.stderr.strip()}')
         mounted.append(tmp_path)
         return tmp_path
+
     yield mount
-    if mounted: subprocess.run(['umount', '--lazy', str(tmp_path)], check=True)
+    if mounted:
+        subprocess.run(['umount', '--lazy', str(tmp_path)], check=True)
 
 
 def test_a_full_disk_while_training(people, untouched, disk):
     "The cache fits, one checkpoint fits, a second does not; with more room the run goes on"
-    size = next((untouched/'checkpoints').iterdir()).stat().st_size
-    folder = disk(cache_bytes(people, 64, 32) + size*3//2 + 200_000)
-    with pytest.raises(CheckpointError, match=r'No space left on device.*It needs .* MiB and .* MiB are free there. What was saved before is untouched: make room, then resume'):
-        fit(config, people, folder/'run', progress=False)
-    assert [file.name for file in (folder/'run'/'checkpoints').iterdir()] == ['step-000000001.safetensors']
-    disk(100*size)
-    resume(folder/'run', people, progress=False)
-    assert same(weights(folder/'run'), weights(untouched))
+    size = next((untouched / 'checkpoints').iterdir()).stat().st_size
+    folder = disk(cache_bytes(people, 64, 32) + size * 3 // 2 + 200_000)
+    with pytest.raises(
+        CheckpointError,
+        match=r'No space left on device.*It needs .* MiB and .* MiB are free there. What was saved before is untouched: make room, then resume',
+    ):
+        fit(config, people, folder / 'run', progress=False)
+    assert [file.name for file in (folder / 'run' / 'checkpoints').iterdir()] == [
+        'step-000000001.safetensors'
+    ]
+    disk(100 * size)
+    resume(folder / 'run', people, progress=False)
+    assert same(weights(folder / 'run'), weights(untouched))
 
 
 @pytest.mark.parametrize('ending', ['safetensors', 'npz'])
 def test_a_full_disk_while_writing_features(ending, disk):
     "The old file stays whole, and nothing else is left"
-    folder, records = disk(300_000), Records.from_rows('x', [(f'{n}.jpg', n, 1, VISIBLE, 'test') for n in range(50)])
+    folder, records = (
+        disk(300_000),
+        Records.from_rows('x', [(f'{n}.jpg', n, 1, VISIBLE, 'test') for n in range(50)]),
+    )
     old = FeatureTable(torch.ones(50, 8), records)
-    save_features(old, folder/f'a.{ending}')
-    with pytest.raises(OSError, match='No space left on device'): save_features(FeatureTable(torch.ones(50, 8000), records), folder/f'a.{ending}')
-    assert [path.name for path in folder.iterdir()] == [f'a.{ending}'] and torch.equal(load_features(folder/f'a.{ending}').features, old.features)
+    save_features(old, folder / f'a.{ending}')
+    with pytest.raises(OSError, match='No space left on device'):
+        save_features(FeatureTable(torch.ones(50, 8000), records), folder / f'a.{ending}')
+    assert [path.name for path in folder.iterdir()] == [f'a.{ending}'] and torch.equal(
+        load_features(folder / f'a.{ending}').features, old.features
+    )
 
 
 def test_a_disk_that_fills_up_while_the_cache_is_built(people, disk, monkeypatch):
     "The message says how much room is needed, and nothing is left"
     need = cache_bytes(people, 64, 32)
-    folder, usage = disk(need//2), shutil.disk_usage
-    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(path)._replace(free=need))      # there was room when we looked
-    with pytest.raises(DataError, match=f"the image cache can't be written .*No space left on device.*It needs {need:,} bytes"): build_cache(people, 64, 32, folder, progress=False)
+    folder, usage = disk(need // 2), shutil.disk_usage
+    monkeypatch.setattr(
+        shutil, 'disk_usage', lambda path: usage(path)._replace(free=need)
+    )  # there was room when we looked
+    with pytest.raises(
+        DataError,
+        match=f"the image cache can't be written .*No space left on device.*It needs {need:,} bytes",
+    ):
+        build_cache(people, 64, 32, folder, progress=False)
     assert list(folder.iterdir()) == []
 
 
 # Images that go bad in mid-epoch
 
-def spoil(records, row): (records.root/records.path[row]).write_bytes(b'')
+
+def spoil(records, row):
+    (records.root / records.path[row]).write_bytes(b'')
 
 
 @pytest.fixture
-def copied(people, tmp_path): return replace(people, root=Path(shutil.copytree(people.root, tmp_path/'copied')))
+def copied(people, tmp_path):
+    return replace(people, root=Path(shutil.copytree(people.root, tmp_path / 'copied')))
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -190,50 +272,87 @@ def test_an_image_goes_bad_in_mid_epoch(copied, workers):
     raising, skipping = loader(), loader(on_unreadable='skip')
     with pytest.raises(DataError, match=f'{copied.path[5]}: this image is missing or damaged'):
         for n, batch in enumerate(raising):
-            if n == 0: spoil(copied, 5)
-    assert n >= 1                                     # it was in the middle
+            if n == 0:
+                spoil(copied, 5)
+    assert n >= 1  # it was in the middle
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter('always')
         for batch in skipping:
-            counts = torch.bincount(2*batch.ids + batch.modality)
-            assert batch.images.shape == (12, 3, 16, 8) and set(counts.tolist()) <= {0, 2}        # K of each stays K
-    assert np.flatnonzero(skipping.dataset.unreadable).tolist() == [5]                            # also when a worker met it
-    if workers == 0: assert any(f'{copied.path[5]}: this image is missing or damaged' in str(one.message) and 'stands in for it' in str(one.message) for one in said)
+            counts = torch.bincount(2 * batch.ids + batch.modality)
+            assert batch.images.shape == (12, 3, 16, 8) and set(counts.tolist()) <= {
+                0,
+                2,
+            }  # K of each stays K
+    assert np.flatnonzero(skipping.dataset.unreadable).tolist() == [5]  # also when a worker met it
+    if workers == 0:
+        assert any(
+            f'{copied.path[5]}: this image is missing or damaged' in str(one.message)
+            and 'stands in for it' in str(one.message)
+            for one in said
+        )
 
 
 def test_a_run_with_an_unreadable_image(copied, people, untouched, tmp_path):
     "Fatal before anything begins, or replaced: named in the warning and in the run's folder, and resumed to the same weights"
     spoil(copied, 5)
-    with pytest.raises(DataError, match=f'{copied.path[5]}: this image is missing or damaged'): fit(config, copied, tmp_path/'raise'/'run', progress=False)
+    with pytest.raises(DataError, match=f'{copied.path[5]}: this image is missing or damaged'):
+        fit(config, copied, tmp_path / 'raise' / 'run', progress=False)
     skipping = replace(config, on_unreadable='skip')
-    with pytest.warns(UserWarning, match=f'1 of {len(people)} images could not be read, for example {copied.path[5]}'): fit(skipping, copied, tmp_path/'runs'/'whole', progress=False)
-    assert (tmp_path/'runs'/'whole'/'unreadable.txt').read_text() == f'{copied.path[5]}\n'
+    with pytest.warns(
+        UserWarning,
+        match=f'1 of {len(people)} images could not be read, for example {copied.path[5]}',
+    ):
+        fit(skipping, copied, tmp_path / 'runs' / 'whole', progress=False)
+    assert (tmp_path / 'runs' / 'whole' / 'unreadable.txt').read_text() == f'{copied.path[5]}\n'
+
     def stop(rows):
-        if rows.index[-1] >= 5: raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match='could not be read'): fit(skipping, copied, tmp_path/'runs'/'stopped', progress=False, on_log=stop)
-    with pytest.warns(UserWarning, match='could not be read'): resume(tmp_path/'runs'/'stopped', copied, progress=False)
-    whole = weights(tmp_path/'runs'/'whole')
-    assert same(whole, weights(tmp_path/'runs'/'stopped')) and not same(whole, weights(untouched))
-    with pytest.raises(DataError, match="train with on_unreadable='skip'"): fit(config, copied, tmp_path/'runs'/'raise', progress=False)     # the same cache is not taken in silence
+        if rows.index[-1] >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match='could not be read'):
+        fit(skipping, copied, tmp_path / 'runs' / 'stopped', progress=False, on_log=stop)
+    with pytest.warns(UserWarning, match='could not be read'):
+        resume(tmp_path / 'runs' / 'stopped', copied, progress=False)
+    whole = weights(tmp_path / 'runs' / 'whole')
+    assert same(whole, weights(tmp_path / 'runs' / 'stopped')) and not same(
+        whole, weights(untouched)
+    )
+    with pytest.raises(DataError, match="train with on_unreadable='skip'"):
+        fit(
+            config, copied, tmp_path / 'runs' / 'raise', progress=False
+        )  # the same cache is not taken in silence
 
 
 def test_an_image_for_validation_goes_bad(world, people, untouched, tmp_path):
     "A test image is never replaced; the run ends, names it, and goes on when it is mended"
-    seen = replace(world.where(split='test'), root=Path(shutil.copytree(world.root, tmp_path/'copied')))
-    good = (seen.root/seen.path[3]).read_bytes()
+    seen = replace(
+        world.where(split='test'), root=Path(shutil.copytree(world.root, tmp_path / 'copied'))
+    )
+    good = (seen.root / seen.path[3]).read_bytes()
+
     def harm(rows):
-        if rows.index[-1] == 5: spoil(seen, 3)
+        if rows.index[-1] == 5:
+            spoil(seen, 3)
+
     watched = replace(config, validate_every=1, on_unreadable='skip')
-    with pytest.raises(DataError, match=f'{seen.path[3]}: this image is missing or damaged'): fit(watched, people, tmp_path/'run', seen, progress=False, on_log=harm)
-    assert Checkpoints(tmp_path/'run'/'checkpoints').newest()['step'] == 7        # of 12; the second validation is after step 8
-    (seen.root/seen.path[3]).write_bytes(good)
-    resume(tmp_path/'run', people, seen, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched)) and (tmp_path/'run'/'best.safetensors').exists()
+    with pytest.raises(DataError, match=f'{seen.path[3]}: this image is missing or damaged'):
+        fit(watched, people, tmp_path / 'run', seen, progress=False, on_log=harm)
+    assert (
+        Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step'] == 7
+    )  # of 12; the second validation is after step 8
+    (seen.root / seen.path[3]).write_bytes(good)
+    resume(tmp_path / 'run', people, seen, progress=False)
+    assert (
+        same(weights(tmp_path / 'run'), weights(untouched))
+        and (tmp_path / 'run' / 'best.safetensors').exists()
+    )
 
 
 # Fifty kills at random times
 
-ROUNDS, SLOWLY = 50, '''
+ROUNDS, SLOWLY = (
+    50,
+    '''
 import idkl_nb.features, time
 from idkl_nb.writers import open_unfinished
 class Slow:      # writes in twenty parts, with time between them to be killed
@@ -245,7 +364,8 @@ class Slow:      # writes in twenty parts, with time between them to be killed
         part = len(content)//20 + 1
         for at in range(0, len(content), part): self.file.write(content[at:at + part]); self.file.flush(); time.sleep(.004)
 idkl_nb.features.open_unfinished = lambda file: Slow(file) if 'safetensors' in str(file) else open_unfinished(file)
-'''
+''',
+)
 
 
 @pytest.fixture(scope='module')
@@ -253,39 +373,75 @@ def rounds():
     "Rows of the table; it is written when all rounds have run"
     rows = []
     yield rows
-    if len(rows) == ROUNDS: pd.DataFrame(rows).sort_values('round').to_csv(results, index=False)
+    if len(rows) == ROUNDS:
+        pd.DataFrame(rows).sort_values('round').to_csv(results, index=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('round', range(ROUNDS))
 def test_killed_at_a_random_time(round, people, untouched, tmp_path, rounds):
     "A training that saves after every 1, 2 or 3 steps is killed, in every second round twice, and resumed"
-    rng, folder = np.random.default_rng([7, round]), tmp_path/'run'
+    rng, folder = np.random.default_rng([7, round]), tmp_path / 'run'
     every, unfinished, finished, lost, at = 1 + round % 3, 0, 0, [], []
     for attempt in range(1 + round % 2):
-        log, goal = folder/'log.jsonl', rng.integers(max(at, default=0), 12)      # steps that are done before the kill
-        before = log.stat().st_ino if attempt else None      # the file is written anew when a run begins or goes on
-        process = start(people, folder, slow=.03, before=SLOWLY, again=attempt > 0, save_every=every, log_every=1)
-        while process.poll() is None and (not log.exists() or log.stat().st_ino == before or log.read_bytes().count(b'\n') < goal): time.sleep(.005)
-        time.sleep(rng.uniform(0, .3))
-        process.kill(); process.wait()
+        log, goal = (
+            folder / 'log.jsonl',
+            rng.integers(max(at, default=0), 12),
+        )  # steps that are done before the kill
+        before = (
+            log.stat().st_ino if attempt else None
+        )  # the file is written anew when a run begins or goes on
+        process = start(
+            people,
+            folder,
+            slow=0.03,
+            before=SLOWLY,
+            again=attempt > 0,
+            save_every=every,
+            log_every=1,
+        )
+        while process.poll() is None and (
+            not log.exists() or log.stat().st_ino == before or log.read_bytes().count(b'\n') < goal
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
         with warnings.catch_warnings():
             warnings.simplefilter('error')  # a damaged file under a good name would warn
-            newest = Checkpoints(folder/'checkpoints').newest()
+            newest = Checkpoints(folder / 'checkpoints').newest()
         logged, saved = len(read_log(folder)), newest['step'] if newest else 0
-        unfinished += bool(list((folder/'checkpoints').glob('.*.unfinished')))      # it died while it wrote
-        if (folder/'weights.safetensors').exists(): finished += 1
-        lost.append(max(0, logged - saved)); at.append(saved)
+        unfinished += bool(
+            list((folder / 'checkpoints').glob('.*.unfinished'))
+        )  # it died while it wrote
+        if (folder / 'weights.safetensors').exists():
+            finished += 1
+        lost.append(max(0, logged - saved))
+        at.append(saved)
         assert lost[-1] <= every
-        if finished: break
-    if not (folder/'weights.safetensors').exists(): resume(folder, people, progress=False)
+        if finished:
+            break
+    if not (folder / 'weights.safetensors').exists():
+        resume(folder, people, progress=False)
     equal = same(weights(folder), weights(untouched))
-    rounds.append(dict(round=round, save_every=every, kills=len(at), newest_steps=' '.join(map(str, at)), while_writing=unfinished, too_late=finished, most_steps_lost=max(lost), same_weights=equal))
+    rounds.append(
+        dict(
+            round=round,
+            save_every=every,
+            kills=len(at),
+            newest_steps=' '.join(map(str, at)),
+            while_writing=unfinished,
+            too_late=finished,
+            most_steps_lost=max(lost),
+            same_weights=equal,
+        )
+    )
     assert equal
 
 
-if __name__ == '__main__':      # for the notebook on faults: what a kill in each phase leaves, as JSON
+if __name__ == '__main__':  # for the notebook on faults: what a kill in each phase leaves, as JSON
     import tempfile
+
     rows = []
     for phase in PHASES:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,17 +1,28 @@
 """What `pip install idkl_nb` brings: the right files, the commands, and nothing that only the notebooks need."""
-import ast, os, shutil, subprocess, sys, tarfile, zipfile
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
 from configparser import ConfigParser
 from importlib.metadata import distribution
 from pathlib import Path
+
 import pytest
 from packaging.requirements import Requirement
 
 root = Path(__file__).resolve().parents[1]
 config = ConfigParser(delimiters=['='])
-config.read(root/'settings.ini', encoding='utf-8')
+config.read(root / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
-modules = {f'idkl_nb/{path.name}' for path in (root/'idkl_nb').glob('*.py')}
-data = {'idkl_nb/py.typed', *(f'idkl_nb/weights/{path.name}' for path in (root/'idkl_nb'/'weights').iterdir())}
+modules = {f'idkl_nb/{path.name}' for path in (root / 'idkl_nb').glob('*.py')}
+data = {
+    'idkl_nb/py.typed',
+    *(f'idkl_nb/weights/{path.name}' for path in (root / 'idkl_nb' / 'weights').iterdir()),
+}
 COMMANDS = ('train', 'embed', 'evaluate', 'check')
 
 HELP = """from importlib.metadata import distribution
@@ -26,13 +37,36 @@ for script in distribution('idkl_nb').entry_points:
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     "Wheel and sdist, built from a copy"
-    copy = tmp_path_factory.mktemp('build')/'idkl_nb'
-    shutil.copytree(root, copy, symlinks=True, ignore=shutil.ignore_patterns('.git', '.venv', 'runs', '_docs', '_proc', '__pycache__', '*.egg-info', 'build', 'dist', '.hypothesis', '.pytest_cache', 'data', '.ipynb_checkpoints'))
-    (copy/'idkl_nb'/'__pycache__').mkdir()
-    (copy/'idkl_nb'/'__pycache__'/'world.cpython-311.pyc').touch()       # must not get in
-    subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '--outdir', copy/'dist', copy], check=True, capture_output=True)
-    wheel, = (copy/'dist').glob('*.whl')
-    sdist, = (copy/'dist').glob('*.tar.gz')
+    copy = tmp_path_factory.mktemp('build') / 'idkl_nb'
+    shutil.copytree(
+        root,
+        copy,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(
+            '.git',
+            '.venv',
+            'runs',
+            '_docs',
+            '_proc',
+            '__pycache__',
+            '*.egg-info',
+            'build',
+            'dist',
+            '.hypothesis',
+            '.pytest_cache',
+            'data',
+            '.ipynb_checkpoints',
+        ),
+    )
+    (copy / 'idkl_nb' / '__pycache__').mkdir()
+    (copy / 'idkl_nb' / '__pycache__' / 'world.cpython-311.pyc').touch()  # must not get in
+    subprocess.run(
+        [sys.executable, '-m', 'build', '--no-isolation', '--outdir', copy / 'dist', copy],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (copy / 'dist').glob('*.whl')
+    (sdist,) = (copy / 'dist').glob('*.tar.gz')
     return wheel, sdist
 
 
@@ -40,21 +74,52 @@ def built(tmp_path_factory):
 def installed(built, tmp_path_factory):
     "The wheel in a folder, beside links to its runtime requirements and theirs; the environment of a Python that sees nothing else"
     folder, needed = tmp_path_factory.mktemp('installed'), tmp_path_factory.mktemp('needed')
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '--disable-pip-version-check', '-q', '--no-index', '--no-deps', '--target', folder, built[0]], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '--disable-pip-version-check',
+            '-q',
+            '--no-index',
+            '--no-deps',
+            '--target',
+            folder,
+            built[0],
+        ],
+        check=True,
+    )
     queue, seen = cfg['requirements'].split(), set()
     while queue:
         wanted = Requirement(queue.pop())
-        if wanted.name.lower() in seen or wanted.marker and not wanted.marker.evaluate(dict(extra='')): continue
+        if (
+            wanted.name.lower() in seen
+            or wanted.marker
+            and not wanted.marker.evaluate(dict(extra=''))
+        ):
+            continue
         seen.add(wanted.name.lower())
         found = distribution(wanted.name)
         queue += found.requires or []
         for top in {Path(file).parts[0] for file in found.files or []} - {'..', '__pycache__'}:
-            if not (needed/top).exists(): (needed/top).symlink_to(found.locate_file(top))
-    return folder, dict({key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'IDKL_RUN')}, PYTHONPATH=f'{folder}{os.pathsep}{needed}', OMP_NUM_THREADS='1')
+            if not (needed / top).exists():
+                (needed / top).symlink_to(found.locate_file(top))
+    return folder, dict(
+        {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'IDKL_RUN')},
+        PYTHONPATH=f'{folder}{os.pathsep}{needed}',
+        OMP_NUM_THREADS='1',
+    )
 
 
 def run(installed, args, cwd):
-    done = subprocess.run([sys.executable, '-S', *map(str, args)], cwd=cwd, env=installed[1], capture_output=True, text=True)      # -S: without this environment's own packages
+    done = subprocess.run(
+        [sys.executable, '-S', *map(str, args)],
+        cwd=cwd,
+        env=installed[1],
+        capture_output=True,
+        text=True,
+    )  # -S: without this environment's own packages
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -63,7 +128,14 @@ def test_the_wheel_holds_what_it_must_and_nothing_else(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     info = f'idkl_nb-{cfg["version"]}.dist-info/'
     assert {name for name in names if not name.startswith(info)} == modules | data
-    assert {name.removeprefix(info) for name in names if name.startswith(info)} == {'METADATA', 'WHEEL', 'RECORD', 'entry_points.txt', 'top_level.txt', 'licenses/LICENSE'}
+    assert {name.removeprefix(info) for name in names if name.startswith(info)} == {
+        'METADATA',
+        'WHEEL',
+        'RECORD',
+        'entry_points.txt',
+        'top_level.txt',
+        'licenses/LICENSE',
+    }
 
 
 def test_the_sdist_holds_what_it_must_and_nothing_else(built):
@@ -71,48 +143,99 @@ def test_the_sdist_holds_what_it_must_and_nothing_else(built):
     names = {member.name.removeprefix(top) for member in tarfile.open(built[1]) if member.isfile()}
     rest = {name for name in names - modules - data if not name.startswith('idkl_nb.egg-info/')}
     assert modules | data <= names
-    assert rest == {'PKG-INFO', 'setup.py', 'setup.cfg', 'settings.ini', 'MANIFEST.in', 'README.md', 'LICENSE', 'CHANGELOG.md', 'CITATION.cff'}
+    assert rest == {
+        'PKG-INFO',
+        'setup.py',
+        'setup.cfg',
+        'settings.ini',
+        'MANIFEST.in',
+        'README.md',
+        'LICENSE',
+        'CHANGELOG.md',
+        'CITATION.cff',
+    }
 
 
 def test_metadata(built):
     archive = zipfile.ZipFile(built[0])
     read = lambda name: archive.read(f'idkl_nb-{cfg["version"]}.dist-info/{name}').decode()
-    assert {line.split(' = ')[0] for line in read('entry_points.txt').splitlines() if line.startswith('idkl-')} == {f'idkl-{name}' for name in COMMANDS}
-    plain = {Requirement(line.removeprefix('Requires-Dist: ')) for line in read('METADATA').splitlines() if line.startswith('Requires-Dist: ') and 'extra ==' not in line}
+    assert {
+        line.split(' = ')[0]
+        for line in read('entry_points.txt').splitlines()
+        if line.startswith('idkl-')
+    } == {f'idkl-{name}' for name in COMMANDS}
+    plain = {
+        Requirement(line.removeprefix('Requires-Dist: '))
+        for line in read('METADATA').splitlines()
+        if line.startswith('Requires-Dist: ') and 'extra ==' not in line
+    }
     assert plain == set(map(Requirement, cfg['requirements'].split()))
 
 
 def test_the_version_stands_in_one_place():
-    told = {node.value.value for node in ast.parse((root/'idkl_nb'/'__init__.py').read_text()).body if isinstance(node, ast.Assign)}
-    assert told == {cfg['version']}           # nbdev writes it there
-    assert f'\nversion: {cfg["version"]}\n' in (root/'CITATION.cff').read_text(encoding='utf-8')
-    assert '## [Unreleased]' in (root/'CHANGELOG.md').read_text(encoding='utf-8')
+    told = {
+        node.value.value
+        for node in ast.parse((root / 'idkl_nb' / '__init__.py').read_text()).body
+        if isinstance(node, ast.Assign)
+    }
+    assert told == {cfg['version']}  # nbdev writes it there
+    assert f'\nversion: {cfg["version"]}\n' in (root / 'CITATION.cff').read_text(encoding='utf-8')
+    assert '## [Unreleased]' in (root / 'CHANGELOG.md').read_text(encoding='utf-8')
 
 
 def test_workflows_run_what_the_project_supports():
     import yaml
-    flows = {path.stem: yaml.safe_load(path.read_text(encoding='utf-8')) for path in (root/'.github'/'workflows').glob('*.yml')}
+
+    flows = {
+        path.stem: yaml.safe_load(path.read_text(encoding='utf-8'))
+        for path in (root / '.github' / 'workflows').glob('*.yml')
+    }
     assert set(flows) == {'test', 'docs', 'release'}
-    classifiers = [line for line in distribution('idkl_nb').metadata.get_all('Classifier') if '3.' in line]
-    assert [f'Programming Language :: Python :: {python}' for python in flows['test']['jobs']['suite']['strategy']['matrix']['python']] == classifiers
-    targets = {line.split(':')[0] for line in (root/'Makefile').read_text().splitlines() if ': ' in line and not line.startswith(('\t', '#'))}
+    classifiers = [
+        line for line in distribution('idkl_nb').metadata.get_all('Classifier') if '3.' in line
+    ]
+    assert [
+        f'Programming Language :: Python :: {python}'
+        for python in flows['test']['jobs']['suite']['strategy']['matrix']['python']
+    ] == classifiers
+    targets = {
+        line.split(':')[0]
+        for line in (root / 'Makefile').read_text().splitlines()
+        if ': ' in line and not line.startswith(('\t', '#'))
+    }
     for name, flow in flows.items():
-        assert flow['permissions'] == {'contents': 'read'}, name        # more is asked for where it is used
+        assert flow['permissions'] == {'contents': 'read'}, (
+            name
+        )  # more is asked for where it is used
         for step in [step for job in flow['jobs'].values() for step in job['steps']]:
-            if step.get('run', '').startswith('make '): assert step['run'].split()[1] in targets
-            if 'uses' in step: assert step['uses'].rpartition('@')[2][:1] in 'vr', step['uses']
+            if step.get('run', '').startswith('make '):
+                assert step['run'].split()[1] in targets
+            if 'uses' in step:
+                assert step['uses'].rpartition('@')[2][:1] in 'vr', step['uses']
 
 
 def test_imports_and_help_need_no_more_than_the_runtime_requirements(installed, tmp_path):
     "Every module that doesn't draw is imported, and every command answers --help"
     names = sorted(Path(name).stem for name in modules if not Path(name).stem.startswith('_'))
-    lazy = ('pictures', 'explorers', 'experiments')           # draw: they need the extra viz, or more
+    lazy = ('pictures', 'explorers', 'experiments')  # draw: they need the extra viz, or more
     imports = ';'.join(f'import idkl_nb.{name}' for name in names if name not in lazy)
     told = run(installed, ['-c', f'{HELP}\n{imports}'], tmp_path)
-    for name in COMMANDS: assert f'usage: idkl-{name}' in told
+    for name in COMMANDS:
+        assert f'usage: idkl-{name}' in told
 
 
 def test_a_run_outside_a_clone(installed, tmp_path):
     "The whole way from drawing to scores is walked"
-    assert 'everything is in run' in run(installed, [installed[0]/'bin'/'idkl-train', '--preset', 'smoke', '--out', 'run'], tmp_path)
-    for name in ('model/config.json', 'model/weights.safetensors', 'model/card.md', 'features.safetensors', 'scores.json'): assert (tmp_path/'run'/name).stat().st_size, name
+    assert 'everything is in run' in run(
+        installed,
+        [installed[0] / 'bin' / 'idkl-train', '--preset', 'smoke', '--out', 'run'],
+        tmp_path,
+    )
+    for name in (
+        'model/config.json',
+        'model/weights.safetensors',
+        'model/card.md',
+        'features.safetensors',
+        'scores.json',
+    ):
+        assert (tmp_path / 'run' / name).stat().st_size, name

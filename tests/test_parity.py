@@ -1,24 +1,40 @@
 "Against numbers that the released code and AGW's evaluator printed for seeded random inputs."
+
 from pathlib import Path
-import numpy as np, pytest, torch
+
+import numpy as np
+import pytest
+import torch
+
 from idkl_nb.backbone import gem
 from idkl_nb.identity import batch_hard_triplet, hardest, pairwise_distances
 from idkl_nb.metrics import retrieval_scores
 
 reference = np.load(Path(__file__).with_name('reference.npz'), allow_pickle=False)
 tensor = lambda name: torch.tensor(reference[name])
-close = lambda found, name, tolerance=1e-6: np.testing.assert_allclose(np.asarray(found.detach() if isinstance(found, torch.Tensor) else found), reference[name], rtol=tolerance, atol=tolerance)
+close = lambda found, name, tolerance=1e-6: np.testing.assert_allclose(
+    np.asarray(found.detach() if isinstance(found, torch.Tensor) else found),
+    reference[name],
+    rtol=tolerance,
+    atol=tolerance,
+)
 
 
 def test_gem():
-    close(gem(tensor('gem/x'), p=3.)[..., None, None], 'gem/y')
-    close(gem(tensor('gem/x'), p=2.)[..., None, None], 'gem/y_p2')
+    close(gem(tensor('gem/x'), p=3.0)[..., None, None], 'gem/y')
+    close(gem(tensor('gem/x'), p=2.0)[..., None, None], 'gem/y_p2')
     close(gem(tensor('gem/x')), 'gem/gem_p')
 
 
 def test_distances():
-    close(pairwise_distances(tensor('pairwise/x'), tensor('pairwise/y'), squared=True), 'pairwise/official_squared')
-    close(pairwise_distances(tensor('pairwise/x'), tensor('pairwise/y')), 'pairwise/baseline_pairwise_dist')
+    close(
+        pairwise_distances(tensor('pairwise/x'), tensor('pairwise/y'), squared=True),
+        'pairwise/official_squared',
+    )
+    close(
+        pairwise_distances(tensor('pairwise/x'), tensor('pairwise/y')),
+        'pairwise/baseline_pairwise_dist',
+    )
 
 
 @pytest.mark.parametrize('margin', [0.3, 1.3])
@@ -35,10 +51,15 @@ def test_triplet(margin):
 @pytest.mark.parametrize('direction', ['ir2vis', 'vis2ir'])
 def test_scores_on_regdb(direction):
     q, g = ('q', 'g') if direction == 'ir2vis' else ('g', 'q')
-    distances = pairwise_distances(tensor(f'regdb/{q}_feat'), tensor(f'regdb/{g}_feat'), squared=True)
+    distances = pairwise_distances(
+        tensor(f'regdb/{q}_feat'), tensor(f'regdb/{g}_feat'), squared=True
+    )
     close(distances[:20], f'regdb/{direction}/dist_first20q', 1e-4)
     ids = tensor(f'regdb/{q}_ids'), tensor(f'regdb/{g}_ids')
-    plain, unique = retrieval_scores(distances, *ids), retrieval_scores(distances, *ids, unique_ids=True)
+    plain, unique = (
+        retrieval_scores(distances, *ids),
+        retrieval_scores(distances, *ids, unique_ids=True),
+    )
     close(plain.mAP, f'regdb/{direction}/official_mAP')
     close(plain.mAP, f'regdb/{direction}/agw_mAP')
     close(plain.mINP, f'regdb/{direction}/agw_mINP')

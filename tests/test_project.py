@@ -1,79 +1,158 @@
 "What holds for the project as a whole: modules, notebooks, README and pins in step with each other."
-import configparser, json, re, runpy, shutil, subprocess, sys
+
+import configparser
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
 import pytest
 from packaging.requirements import Requirement
 
 root = Path(__file__).resolve().parents[1]
-chapters = sorted((root/'nbs').glob('[0-9]*.ipynb'))
-cells = {nb.name: json.loads(nb.read_text(encoding='utf-8'))['cells'] for nb in sorted((root/'nbs').glob('*.ipynb'))}
-source = lambda cell: ''.join(cell['source'])
-code = {name: [cell for cell in found if cell['cell_type'] == 'code' and source(cell).strip()] for name, found in cells.items()}
+nbs = root / 'nbs'
+pages = {
+    path.relative_to(nbs).as_posix(): json.loads(path.read_text(encoding='utf-8'))['cells']
+    for path in sorted(nbs.rglob('[!.]*.ipynb'))
+}
+
+
+def source(cell):
+    return ''.join(cell['source'])
+
+
+code = {
+    name: [cell for cell in cells if cell['cell_type'] == 'code' and source(cell).strip()]
+    for name, cells in pages.items()
+}
 
 
 @pytest.fixture(scope='module')
 def copy(tmp_path_factory):
     "A copy of what nbdev reads and writes"
     folder = tmp_path_factory.mktemp('project')
-    for name in ('settings.ini', 'setup.py', '_quarto.yml', 'README.md'): shutil.copy(root/name, folder)
-    for name in ('nbs', 'idkl_nb'): shutil.copytree(root/name, folder/name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'))
+    for name in ('settings.ini', 'setup.py', '_quarto.yml', 'README.md'):
+        shutil.copy(root / name, folder)
+    for name in ('nbs', 'idkl_nb'):
+        shutil.copytree(
+            root / name,
+            folder / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints'),
+        )
     return folder
 
 
-def nbdev(command, folder): subprocess.run([Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True)
+def nbdev(command, folder):
+    subprocess.run(
+        [Path(sys.executable).with_name(command)], cwd=folder, check=True, capture_output=True
+    )
 
 
-def texts(folder, pattern): return {path.name: path.read_text(encoding='utf-8') for path in sorted(folder.glob(pattern))}
+def texts(folder, pattern):
+    return {
+        path.relative_to(folder): path.read_text(encoding='utf-8')
+        for path in sorted(folder.rglob(pattern))
+    }
 
 
 def test_modules_are_what_the_notebooks_export(copy):
     nbdev('nbdev_export', copy)
-    assert texts(copy/'idkl_nb', '*.py') == texts(root/'idkl_nb', '*.py')
+    assert texts(copy / 'idkl_nb', '*.py') == texts(root / 'idkl_nb', '*.py')
 
 
 def test_notebooks_are_clean(copy):
     nbdev('nbdev_clean', copy)
-    assert texts(copy/'nbs', '*.ipynb') == texts(root/'nbs', '*.ipynb')
+    assert texts(copy / 'nbs', '*.ipynb') == texts(root / 'nbs', '*.ipynb')
 
 
-@pytest.mark.parametrize('name', cells)
+@pytest.mark.parametrize('name', pages)
 def test_running_a_notebook_writes_no_module(name):
     "A broken cell that was saved in one chapter must not reach the package by running another: make export writes it, nothing else"
-    assert not [source(cell) for cell in code[name] if re.search(r'nbdev_export|nb_export', source(cell))]
+    assert not [
+        source(cell) for cell in code[name] if re.search(r'nbdev_export|nb_export', source(cell))
+    ]
 
 
-def place(name):
-    "Number and letter of a chapter: 02b comes after 02 and before 03"
-    number, letter = re.match(r'(\d+)([a-z]?)_', name).groups()
-    return int(number), letter
+def tool(name, *words):
+    "A program of .ci: what it printed, and nothing when all is well"
+    done = subprocess.run(
+        [sys.executable, root / '.ci' / f'{name}.py', *words], capture_output=True, text=True
+    )
+    return (done.stdout + done.stderr) if done.returncode else ''
 
 
-def test_a_chapter_imports_only_lower_chapters():
-    exported = {nb: re.search(r'#\| *default_exp (\w+)', source(code[nb.name][0])) for nb in chapters}     # appendices export nothing
-    number = {found[1]: place(nb.name) for nb, found in exported.items() if found}
-    assert set(number) == {path.stem for path in (root/'idkl_nb').glob('[a-z]*.py')}
-    for nb in chapters:
-        used = {name for cell in code[nb.name] for name in re.findall(r'(?:from|import) idkl_nb\.(\w+)', source(cell))}
-        late = {name for name in used if number[name] >= place(nb.name)}
-        assert not late, f'{nb.name} imports {late}'
+graph = runpy.run_path(str(root / '.ci' / 'graph.py'))
 
 
-@pytest.mark.parametrize('name', cells)
+def test_modules_make_no_circle_and_the_method_stands_alone():
+    "python .ci/graph.py also draws the floors into CONTRIBUTING.md"
+    assert not tool('graph', '--check')
+
+
+@pytest.mark.parametrize(
+    'edges, sentence',
+    [
+        (dict(common=set(), tgsa={'common', 'fast'}, fast={'common'}), None),
+        (dict(common={'world'}, world={'common'}), 'a circle: '),
+        (
+            dict(tgsa={'pictures'}, pictures=set()),
+            'tgsa belongs to the method and imports pictures',
+        ),
+    ],
+)
+def test_faults_of_the_graph_are_found(edges, sentence):
+    found = graph['faults'](edges)
+    assert not found if sentence is None else found and found[0].startswith(sentence)
+
+
+def test_each_notebook_exports_the_module_of_its_name():
+    exported = {}
+    for name, cells in code.items():
+        found = re.search(r'#\| *default_exp (\w+)', source(cells[0]))
+        if found:
+            exported[found[1]] = re.sub(r'^\d+_', '', Path(name).stem)
+    assert set(exported) == {path.stem for path in (root / 'idkl_nb').glob('[a-z]*.py')}
+    assert exported == {module: module for module in exported}
+
+
+def test_notebooks_tests_and_tools_are_formatted_and_linted():
+    "ruff format and ruff check --fix mend most of it; .ruff.toml says why a rule is off"
+    ruff = [Path(sys.executable).with_name('ruff')]
+    for words in (['format', '--check', '-q'], ['check', '-q', '--output-format', 'concise']):
+        done = subprocess.run([*ruff, *words], cwd=root, capture_output=True, text=True)
+        assert not done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('name', pages)
 def test_outputs_are_fit_to_publish(name):
     outputs = [out for cell in code[name] for out in cell['outputs']]
     assert not [out for out in outputs if out['output_type'] == 'error']
-    if name != 'index.ipynb': assert outputs, 'a reader of the page would see no result'
-    assert not any('application/vnd.jupyter.widget-view+json' in out.get('data', {}) for out in outputs), 'a widget without a kernel shows nothing'
-    printed = '\n'.join(''.join(text) for out in outputs for text in (out.get('text', ''), out.get('data', {}).get('text/plain', '')))
-    assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}[\w.-]+', printed), 'a path of somebody\'s machine'
-    assert (root/'nbs'/name).stat().st_size < 1_500_000
+    if name != 'index.ipynb':
+        assert outputs, 'a reader of the page would see no result'
+    assert not any(
+        'application/vnd.jupyter.widget-view+json' in out.get('data', {}) for out in outputs
+    ), 'a widget without a kernel shows nothing'
+    printed = '\n'.join(
+        ''.join(text)
+        for out in outputs
+        for text in (out.get('text', ''), out.get('data', {}).get('text/plain', ''))
+    )
+    assert not re.search(r'(?<![\w.:/])/(?:[\w.-]+/){2,}[\w.-]+', printed), (
+        'a path of somebody\'s machine'
+    )
+    assert (root / 'nbs' / name).stat().st_size < 1_500_000
 
 
-@pytest.mark.parametrize('name', cells)
+@pytest.mark.parametrize('name', pages)
 def test_every_figure_has_a_text(name):
     for cell in code[name]:
-        if any('image/png' in out.get('data', {}) for out in cell['outputs']): assert '#| fig-alt:' in source(cell), source(cell)[:80]
+        if any('image/png' in out.get('data', {}) for out in cell['outputs']):
+            assert '#| fig-alt:' in source(cell), source(cell)[:80]
 
 
 IMPORTS = """
@@ -92,75 +171,117 @@ print(json.dumps(dict(
     colours=list(COLOURS), look=LOOK,
 )))
 """
-NOT_NEEDED = ('matplotlib', 'seaborn', 'sklearn', 'captum', 'ipywidgets', 'faiss', 'IPython', 'nbdev', 'fastcore', 'papermill')
+NOT_NEEDED = (
+    'matplotlib',
+    'seaborn',
+    'sklearn',
+    'captum',
+    'ipywidgets',
+    'faiss',
+    'IPython',
+    'nbdev',
+    'fastcore',
+    'papermill',
+)
 
 
 @pytest.fixture(scope='module')
 def imported(tmp_path_factory):
     "What a process says that imports the package from anywhere: the world first, then training, then every module"
-    modules = ', '.join(f'idkl_nb.{path.stem}' for path in sorted((root/'idkl_nb').glob('[a-z]*.py')))
+    modules = ', '.join(
+        f'idkl_nb.{path.stem}' for path in sorted((root / 'idkl_nb').glob('[a-z]*.py'))
+    )
     script = IMPORTS.format(modules=modules, not_needed=NOT_NEEDED)
     done = subprocess.run(
-        [sys.executable, '-c', script], cwd=tmp_path_factory.mktemp('anywhere'), capture_output=True, text=True)
+        [sys.executable, '-c', script],
+        cwd=tmp_path_factory.mktemp('anywhere'),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
 
-def test_the_world_needs_no_torch(imported): assert not imported['torch_with_the_world']
+def test_the_world_needs_no_torch(imported):
+    assert not imported['torch_with_the_world']
 
 
-def test_training_imports_nothing_that_draws(imported): assert not imported['needless_for_training']
+def test_training_imports_nothing_that_draws(imported):
+    assert not imported['needless_for_training']
 
 
 def test_notebooks_and_package_draw_alike(imported):
     import matplotlib
-    look = matplotlib.rc_params_from_file(root/'nbs'/'matplotlibrc', use_default_template=False)
-    assert {name: look[name] for name in imported['look']} == dict(matplotlib.RcParams(imported['look']))
+
+    look = matplotlib.rc_params_from_file(root / 'nbs' / 'matplotlibrc', use_default_template=False)
+    assert {name: look[name] for name in imported['look']} == dict(
+        matplotlib.RcParams(imported['look'])
+    )
     assert [colour['color'] for colour in look['axes.prop_cycle']] == imported['colours']
 
 
 def test_every_notebook_opens_in_colab():
-    "Badge and install cell stand after the title: python .ci/colab.py, which names those that lack one"
-    done = subprocess.run(
-        [sys.executable, root/'.ci'/'colab.py', '--check', *cells], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    "Badge and install cell stand after the title"
+    assert not tool('colab', '--check')
 
 
 def test_the_install_cell_asks_for_extras_that_are_there():
     install = next(source(cell) for cell in code['index.ipynb'] if 'find_spec' in source(cell))
-    assert re.findall(r'\[(\w+)\]', install) == ['chapters'] and 'chapters_requirements' in (root/'settings.ini').read_text()
+    assert (
+        re.findall(r'\[(\w+)\]', install) == ['chapters']
+        and 'chapters_requirements' in (root / 'settings.ini').read_text()
+    )
     assert f"'{settings()['git_url']}'" in install
 
 
 def test_modules_are_short():
-    for module in (root/'idkl_nb').glob('[a-z]*.py'):
-        lines = [line for line in module.read_text().splitlines() if line.strip() and not line.startswith('# %%')]
+    for module in (root / 'idkl_nb').glob('[a-z]*.py'):
+        lines = [
+            line
+            for line in module.read_text().splitlines()
+            if line.strip() and not line.startswith('# %%')
+        ]
         assert len(lines) <= 320, f'{module.name}: {len(lines)} lines of code; is it one idea?'
 
 
-def test_readme_is_written_from_the_index(): subprocess.run([sys.executable, root/'.ci'/'readme.py', '--check'], check=True)
+def test_readme_is_written_from_the_index():
+    subprocess.run([sys.executable, root / '.ci' / 'readme.py', '--check'], check=True)
 
 
 def test_results_in_the_readme_are_those_of_the_notebook():
-    printed = ''.join(''.join(out.get('text', '')) for cell in code['24_end_to_end.ipynb'] for out in cell['outputs'])
-    rows = re.findall(r'^ *(?:L_b|IDKL) +(?:infrared|visible) to .*$', (root/'README.md').read_text(encoding='utf-8'), re.M)
-    assert len(rows) == 8    # two methods, two directions, without and with re-ranking
-    for row in rows: assert row in printed, row
+    printed = ''.join(
+        ''.join(out.get('text', ''))
+        for cell in code['13_end_to_end.ipynb']
+        for out in cell['outputs']
+    )
+    rows = re.findall(
+        r'^ *(?:L_b|IDKL) +(?:infrared|visible) to .*$',
+        (root / 'README.md').read_text(encoding='utf-8'),
+        re.M,
+    )
+    assert len(rows) == 8  # two methods, two directions, without and with re-ranking
+    for row in rows:
+        assert row in printed, row
 
 
 def test_sidebar_lists_every_chapter():
-    listed = (root/'_quarto.yml').read_text()
-    for nb in chapters: assert nb.name in listed, nb.name
+    listed = (root / '_quarto.yml').read_text()
+    for name in pages:
+        assert name in listed, name
 
 
 def settings():
     parser = configparser.ConfigParser(delimiters=['='])
-    parser.read(root/'settings.ini')
+    parser.read(root / 'settings.ini')
     return parser['DEFAULT']
 
 
 def pins():
-    return [Requirement(line) for line in (root/'constraints.txt').read_text().splitlines() if not line.startswith('#')]
+    return [
+        Requirement(line)
+        for line in (root / 'constraints.txt').read_text().splitlines()
+        if not line.startswith('#')
+    ]
 
 
 def test_installed_versions_are_the_pinned_ones():
@@ -170,7 +291,7 @@ def test_installed_versions_are_the_pinned_ones():
             continue
         try:
             installed = version(pin.name)
-        except PackageNotFoundError:      # of an extra that is not installed
+        except PackageNotFoundError:  # of an extra that is not installed
             continue
         if not pin.specifier.contains(installed):
             wrong[pin.name] = installed
@@ -180,10 +301,17 @@ def test_installed_versions_are_the_pinned_ones():
 @pytest.mark.parametrize('minor', range(11, 15))
 @pytest.mark.parametrize('system', ('linux', 'darwin', 'win32'))
 def test_every_requirement_is_pinned_once_for_each_python(minor, system):
-    here = dict(python_version=f'3.{minor}', python_full_version=f'3.{minor}.9', sys_platform=system, os_name='nt' if system == 'win32' else 'posix')
+    here = dict(
+        python_version=f'3.{minor}',
+        python_full_version=f'3.{minor}.9',
+        sys_platform=system,
+        os_name='nt' if system == 'win32' else 'posix',
+    )
     names = [pin.name for pin in pins() if pin.marker is None or pin.marker.evaluate(here)]
     assert len(names) == len(set(names))
-    needed = ' '.join(value for key, value in settings().items() if key.endswith('requirements')).split()
+    needed = ' '.join(
+        value for key, value in settings().items() if key.endswith('requirements')
+    ).split()
     assert not {Requirement(line).name for line in needed} - set(names)
 
 
@@ -192,14 +320,30 @@ def test_supported_pythons_are_the_same_everywhere():
     minors = range(int(oldest.split('.')[1]), int(newest.split('.')[1]) + 1)
     said = f'Python {oldest} to {newest}'
     for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'):
-        assert said in (root/name).read_text(encoding='utf-8'), name
-    assert str([f'3.{minor}' for minor in minors]).replace("'", '"') in (root/'.github'/'workflows'/'test.yml').read_text()
+        assert said in (root / name).read_text(encoding='utf-8'), name
+    assert (
+        str([f'3.{minor}' for minor in minors]).replace("'", '"')
+        in (root / '.github' / 'workflows' / 'test.yml').read_text()
+    )
 
 
-@pytest.mark.parametrize('version, words, sentence', [
-    ((3, 10, 13), ['uv', ''], 'Python 3.11 to 3.14 is needed, for which constraints.txt holds versions; this is 3.10. Name another: make setup PYTHON=python3.14'),
-    ((3, 15, 0), ['uv', ''], 'this is 3.15'), ((3, 12, 0), ['conda', ''], 'INSTALLER is uv or pip, not conda'),
-    ((3, 12, 0), ['pip', 'cuda'], 'TORCH is cpu, or left empty, not cuda'), ((3, 11, 0), ['uv', 'cpu'], None), ((3, 14, 2), ['pip', ''], None)])
+@pytest.mark.parametrize(
+    'version, words, sentence',
+    [
+        (
+            (3, 10, 13),
+            ['uv', ''],
+            'Python 3.11 to 3.14 is needed, for which constraints.txt holds versions; this is 3.10. Name another: make setup PYTHON=python3.14',
+        ),
+        ((3, 15, 0), ['uv', ''], 'this is 3.15'),
+        ((3, 12, 0), ['conda', ''], 'INSTALLER is uv or pip, not conda'),
+        ((3, 12, 0), ['pip', 'cuda'], 'TORCH is cpu, or left empty, not cuda'),
+        ((3, 11, 0), ['uv', 'cpu'], None),
+        ((3, 14, 2), ['pip', ''], None),
+    ],
+)
 def test_setup_refuses_in_a_sentence(version, words, sentence):
-    complaint = runpy.run_path(str(root/'.ci'/'python.py'))['complaint'](version, *words)
-    assert complaint is None if sentence is None else sentence in complaint and '\n' not in complaint
+    complaint = runpy.run_path(str(root / '.ci' / 'python.py'))['complaint'](version, *words)
+    assert (
+        complaint is None if sentence is None else sentence in complaint and '\n' not in complaint
+    )

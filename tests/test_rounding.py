@@ -1,4 +1,5 @@
 "The imitation of bfloat16 that nbs/results/preset.csv was made with: it must round as autocast does"
+
 import torch
 from benchmark_preset import Rounding
 from torch import nn
@@ -6,7 +7,14 @@ from torch import nn
 
 def results(context):
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Flatten(), nn.Linear(8*4*4, 5))
+    layers = nn.Sequential(
+        nn.Conv2d(3, 16, 3),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 8, 3),
+        nn.Flatten(),
+        nn.Linear(8 * 4 * 4, 5),
+    )
     images = torch.randn(4, 3, 8, 8)
     with context:
         logits = layers(images)
@@ -21,4 +29,4 @@ def test_rounds_as_autocast_does():
     logits, gradient = zip(exact, short, imitated)
     assert torch.equal(logits[1], logits[2]) and not torch.equal(logits[0], logits[2])
     of_short, of_imitated = [(other - gradient[0]).norm() for other in gradient[1:]]
-    assert .5 < of_imitated/of_short < 2           # sums of rounded numbers in another order
+    assert 0.5 < of_imitated / of_short < 2  # sums of rounded numbers in another order

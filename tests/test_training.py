@@ -1,23 +1,47 @@
 "Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
-import contextlib, io, json, os, shutil, signal, subprocess, sys, textwrap, time, warnings
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import patch
 from urllib.error import URLError
-import numpy as np, pandas as pd, pytest, torch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
+
 from idkl_nb import backbone, training
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.datasets import read_sysu
-from idkl_nb.writers import write_sysu
-from idkl_nb.precision import Device
 from idkl_nb.commands import train_main
+from idkl_nb.datasets import read_sysu
+from idkl_nb.precision import Device
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
+from idkl_nb.writers import write_sysu
 
-config = replace(PRESETS['smoke'], epochs=3, batches=4, save_every=1, log_every=2, ema=.9, milestones=(2,), precision='no')
+config = replace(
+    PRESETS['smoke'],
+    epochs=3,
+    batches=4,
+    save_every=1,
+    log_every=2,
+    ema=0.9,
+    milestones=(2,),
+    precision='no',
+)
 environment = os.environ | dict(OMP_NUM_THREADS='1')
 
 
@@ -32,27 +56,55 @@ def one_thread():
 
 @pytest.fixture(scope='module')
 def world(tmp_path_factory):
-    return read_sysu(write_sysu(World(height=64, width=32), tmp_path_factory.mktemp('data')/'world', range(1, 9), [9], range(10, 13), images=4))
+    return read_sysu(
+        write_sysu(
+            World(height=64, width=32),
+            tmp_path_factory.mktemp('data') / 'world',
+            range(1, 9),
+            [9],
+            range(10, 13),
+            images=4,
+        )
+    )
 
 
 @pytest.fixture(scope='module')
-def people(world): return world.where(split=('train', 'val'))
+def people(world):
+    return world.where(split=('train', 'val'))
 
 
 @pytest.fixture(scope='module')
 def untouched(people, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('runs')/'untouched'
+    folder = tmp_path_factory.mktemp('runs') / 'untouched'
     fit(config, people, folder, progress=False)
     return folder
 
 
-def weights(folder, name='weights'): return load_file(folder/f'{name}.safetensors')
-def same(a, b): return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def weights(folder, name='weights'):
+    return load_file(folder / f'{name}.safetensors')
 
 
-def start(people, folder, slow=.1, before='', again=False, progress=False, wrapper=(), streams=None, **changes):
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def start(
+    people,
+    folder,
+    slow=0.1,
+    before='',
+    again=False,
+    progress=False,
+    wrapper=(),
+    streams=None,
+    **changes,
+):
     "A training in a process of its own, which pauses after each step; `before` is run first, and `again` resumes it"
-    go = f'resume({str(folder)!r}, records, progress={progress})' if again else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress={progress})'
+    go = (
+        f'resume({str(folder)!r}, records, progress={progress})'
+        if again
+        else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress={progress})'
+    )
     script = f'''
         import time, json
         from pathlib import Path
@@ -68,34 +120,45 @@ def start(people, folder, slow=.1, before='', again=False, progress=False, wrapp
         {go}
     '''
     streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.Popen([*wrapper, sys.executable, '-c', before + textwrap.dedent(script)], env=environment, text=True, **streams)
+    return subprocess.Popen(
+        [*wrapper, sys.executable, '-c', before + textwrap.dedent(script)],
+        env=environment,
+        text=True,
+        **streams,
+    )
 
 
 def wait_for_a_step(folder, process):
-    log = folder/'log.jsonl'
+    log = folder / 'log.jsonl'
     while not log.exists() or not log.read_text():
         assert process.poll() is None, process.stderr and process.stderr.read()
-        time.sleep(.02)
+        time.sleep(0.02)
 
 
 def wait_for(folder, steps, process):
-    while len(Checkpoints(folder/'checkpoints').files()) == 0 or int(Checkpoints(folder/'checkpoints').files()[0].stem[5:]) < steps:
+    while (
+        len(Checkpoints(folder / 'checkpoints').files()) == 0
+        or int(Checkpoints(folder / 'checkpoints').files()[0].stem[5:]) < steps
+    ):
         assert process.poll() is None, process.stderr.read()
-        time.sleep(.02)
+        time.sleep(0.02)
 
 
-@pytest.mark.parametrize('steps, pause', [(1, .05), (5, .1)])
+@pytest.mark.parametrize('steps, pause', [(1, 0.05), (5, 0.1)])
 def test_killed(people, untouched, tmp_path, steps, pause):
     "A training process gets SIGKILL after one step or five; resumed, weights and log are those of a run that was left alone"
-    process = start(people, tmp_path/'run')
-    wait_for(tmp_path/'run', steps, process)
+    process = start(people, tmp_path / 'run')
+    wait_for(tmp_path / 'run', steps, process)
     time.sleep(pause)
-    process.kill(); process.wait()
-    assert not (tmp_path/'run'/'weights.safetensors').exists()
-    resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    process.kill()
+    process.wait()
+    assert not (tmp_path / 'run' / 'weights.safetensors').exists()
+    resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
     timeless = lambda log: log.drop(columns=['seconds', 'images_per_s'])
-    pd.testing.assert_frame_equal(timeless(read_log(tmp_path/'run')), timeless(read_log(untouched)))
+    pd.testing.assert_frame_equal(
+        timeless(read_log(tmp_path / 'run')), timeless(read_log(untouched))
+    )
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])]
@@ -104,14 +167,14 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, '
 @pytest.mark.parametrize('number', SIGNALS)
 def test_stopped_by_a_signal(people, untouched, tmp_path, number):
     "The step is finished and saved, although no checkpoint is due"
-    process = start(people, tmp_path/'run', save_every=10**6)
-    wait_for_a_step(tmp_path/'run', process)
+    process = start(people, tmp_path / 'run', save_every=10**6)
+    wait_for_a_step(tmp_path / 'run', process)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode and 'stopped after step' in said
-    assert len(Checkpoints(tmp_path/'run'/'checkpoints').files()) == 1
-    resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    assert len(Checkpoints(tmp_path / 'run' / 'checkpoints').files()) == 1
+    resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 needs_hangup = pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='this system has no SIGHUP')
@@ -122,17 +185,30 @@ def test_a_connection_that_is_closed(people, untouched, tmp_path):
     "The terminal goes away while a bar is drawn into it; the system sends SIGHUP, and the shell a second one"
     pty, fcntl, termios = [pytest.importorskip(name) for name in ('pty', 'fcntl', 'termios')]
     terminal, ours = pty.openpty()
-    streams = dict(stdin=ours, stdout=ours, stderr=ours, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
-    process = start(people, tmp_path/'run', slow=.4, progress=True, streams=streams, save_every=10**6)
+    streams = dict(
+        stdin=ours,
+        stdout=ours,
+        stderr=ours,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    process = start(
+        people, tmp_path / 'run', slow=0.4, progress=True, streams=streams, save_every=10**6
+    )
     os.close(ours)
-    wait_for_a_step(tmp_path/'run', process)
+    wait_for_a_step(tmp_path / 'run', process)
     os.close(terminal)
-    try: process.send_signal(signal.SIGHUP)
-    except ProcessLookupError: pass
+    try:
+        process.send_signal(signal.SIGHUP)
+    except ProcessLookupError:
+        pass
     assert process.wait(timeout=60) == 1
-    assert len(Checkpoints(tmp_path/'run'/'checkpoints').files()) == 1 and not (tmp_path/'run'/'weights.safetensors').exists()
-    resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    assert (
+        len(Checkpoints(tmp_path / 'run' / 'checkpoints').files()) == 1
+        and not (tmp_path / 'run' / 'weights.safetensors').exists()
+    )
+    resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 @needs_hangup
@@ -141,10 +217,12 @@ def test_a_second_hang_up_changes_nothing(others):
     "Also after or before a terminate signal; afterwards it acts as before"
     before = signal.getsignal(signal.SIGHUP)
     with training._Stop() as stop:
-        for number in (*others, signal.SIGHUP, signal.SIGHUP): signal.raise_signal(number)
+        for number in (*others, signal.SIGHUP, signal.SIGHUP):
+            signal.raise_signal(number)
         assert stop.asked == [*others, signal.SIGHUP][0]
     with training._Stop() as stop:
-        for number in (signal.SIGHUP, *others, signal.SIGHUP): signal.raise_signal(number)
+        for number in (signal.SIGHUP, *others, signal.SIGHUP):
+            signal.raise_signal(number)
         assert stop.asked == signal.SIGHUP
     assert signal.getsignal(signal.SIGHUP) == before
 
@@ -152,23 +230,27 @@ def test_a_second_hang_up_changes_nothing(others):
 @needs_hangup
 def test_nohup(people, untouched, tmp_path):
     "A signal that is ignored stays ignored"
-    process = start(people, tmp_path/'run', wrapper=['nohup'], save_every=10**6)
-    wait_for_a_step(tmp_path/'run', process)
+    process = start(people, tmp_path / 'run', wrapper=['nohup'], save_every=10**6)
+    wait_for_a_step(tmp_path / 'run', process)
     process.send_signal(signal.SIGHUP)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 0, printed
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 def test_spoiled_newest_checkpoint(people, untouched, tmp_path):
     "A warning names it, and the one before is taken"
-    process = start(people, tmp_path/'run')
-    wait_for(tmp_path/'run', 4, process)
-    process.kill(); process.wait()
-    newest = Checkpoints(tmp_path/'run'/'checkpoints').files()[0]
-    content = bytearray(newest.read_bytes()); content[len(content)//2] ^= 1; newest.write_bytes(content)
-    with pytest.warns(UserWarning, match='checksum does not fit'): resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    process = start(people, tmp_path / 'run')
+    wait_for(tmp_path / 'run', 4, process)
+    process.kill()
+    process.wait()
+    newest = Checkpoints(tmp_path / 'run' / 'checkpoints').files()[0]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match='checksum does not fit'):
+        resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 def test_full_disk(people, untouched, tmp_path):
@@ -184,54 +266,77 @@ def test_full_disk(people, untouched, tmp_path):
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
-        fit(from_settings(json.loads({json.dumps(settings(config))!r})), records, {str(tmp_path/"run")!r}, progress=False, on_log=limit)
+        fit(from_settings(json.loads({json.dumps(settings(config))!r})), records, {str(tmp_path / "run")!r}, progress=False, on_log=limit)
     ''')
-    done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', script], env=environment, capture_output=True, text=True
+    )
     assert done.returncode and 'What was saved before is untouched' in done.stderr
-    assert [file.name for file in (tmp_path/'run'/'checkpoints').iterdir()] == ['step-000000001.safetensors']
-    resume(tmp_path/'run', people, progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    assert [file.name for file in (tmp_path / 'run' / 'checkpoints').iterdir()] == [
+        'step-000000001.safetensors'
+    ]
+    resume(tmp_path / 'run', people, progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
 
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_the_same_seed_gives_the_same_weights(people, untouched, tmp_path, workers):
     "In one process, and with processes that read images; another seed gives others"
-    fit(replace(config, workers=workers), people, tmp_path/'run', progress=False)
-    assert same(weights(tmp_path/'run'), weights(untouched))
+    fit(replace(config, workers=workers), people, tmp_path / 'run', progress=False)
+    assert same(weights(tmp_path / 'run'), weights(untouched))
     if workers:
-        fit(replace(config, epochs=1, batches=1, seed=1), people, tmp_path/'other', progress=False)
-        assert not same(weights(tmp_path/'other'), weights(untouched))
+        fit(
+            replace(config, epochs=1, batches=1, seed=1), people, tmp_path / 'other', progress=False
+        )
+        assert not same(weights(tmp_path / 'other'), weights(untouched))
 
 
 def test_layout_in_memory_changes_rounding_only(people, untouched, tmp_path):
     "The first losses agree to rounding; later ones need not, since a tie in the hardest pair can go another way"
-    fit(replace(config, channels_last=not config.channels_last), people, tmp_path/'run', progress=False)
-    np.testing.assert_allclose(read_log(tmp_path/'run').total[:2], read_log(untouched).total[:2], rtol=1e-3)
+    fit(
+        replace(config, channels_last=not config.channels_last),
+        people,
+        tmp_path / 'run',
+        progress=False,
+    )
+    np.testing.assert_allclose(
+        read_log(tmp_path / 'run').total[:2], read_log(untouched).total[:2], rtol=1e-3
+    )
 
 
 def test_bfloat16_trains_alike(people, untouched, tmp_path):
-    fit(replace(config, precision='bf16', epochs=1, batches=1), people, tmp_path/'run', progress=False)
-    first, reference = [read_log(folder).total.iloc[0] for folder in (tmp_path/'run', untouched)]
-    np.testing.assert_allclose(first, reference, rtol=.03)
-    assert abs(first - reference) > 1e-5*reference       # it really is another precision
+    fit(
+        replace(config, precision='bf16', epochs=1, batches=1),
+        people,
+        tmp_path / 'run',
+        progress=False,
+    )
+    first, reference = [read_log(folder).total.iloc[0] for folder in (tmp_path / 'run', untouched)]
+    np.testing.assert_allclose(first, reference, rtol=0.03)
+    assert abs(first - reference) > 1e-5 * reference  # it really is another precision
 
 
 # What can fail, fails before anything is written
 
-def no_weights(*args, **kwargs): raise OSError('the weights could not be downloaded')
+
+def no_weights(*args, **kwargs):
+    raise OSError('the weights could not be downloaded')
 
 
 def test_nothing_is_written_before_everything_is_there(people, untouched, tmp_path, monkeypatch):
     "No weights, no such person, an image that is damaged: no folder; and then the same call works"
-    folder = tmp_path/'runs'/'run'
+    folder = tmp_path / 'runs' / 'run'
     with monkeypatch.context() as patched:
         patched.setattr(backbone, 'load_weights', no_weights)
-        with pytest.raises(OSError, match='could not be downloaded'): fit(config, people, folder, progress=False)
-    with pytest.raises(ValueError, match='choose a smaller P'): fit(replace(config, P=99), people, folder, progress=False)
+        with pytest.raises(OSError, match='could not be downloaded'):
+            fit(config, people, folder, progress=False)
+    with pytest.raises(ValueError, match='choose a smaller P'):
+        fit(replace(config, P=99), people, folder, progress=False)
     assert not folder.parent.exists()
     with monkeypatch.context() as patched:
         patched.setattr(training, 'build_cache', no_weights)
-        with pytest.raises(OSError): fit(config, people, folder, progress=False)
+        with pytest.raises(OSError):
+            fit(config, people, folder, progress=False)
     assert not folder.exists()
     fit(config, people, folder, progress=False)
     assert same(weights(folder), weights(untouched))
@@ -240,111 +345,153 @@ def test_nothing_is_written_before_everything_is_there(people, untouched, tmp_pa
 def stepless(folder, untouched):
     "A run that was begun, and made no step"
     folder.mkdir(parents=True)
-    shutil.copy(untouched/'config.json', folder)
-    (folder/'log.jsonl').write_text('')
+    shutil.copy(untouched / 'config.json', folder)
+    (folder / 'log.jsonl').write_text('')
     return folder
 
 
 @pytest.mark.parametrize('again', ['fit', 'resume', 'resume with other settings'])
 def test_a_run_without_a_step_can_be_begun_anew(people, untouched, tmp_path, again):
-    other, folder = replace(config, lr=1e-4, epochs=1), stepless(tmp_path/'run', untouched)
-    if again == 'fit': fit(other, people, folder, progress=False)
-    else: resume(folder, people, progress=False, config=None if again == 'resume' else other)
+    other, folder = replace(config, lr=1e-4, epochs=1), stepless(tmp_path / 'run', untouched)
+    if again == 'fit':
+        fit(other, people, folder, progress=False)
+    else:
+        resume(folder, people, progress=False, config=None if again == 'resume' else other)
     assert load(folder)[1] == (config if again == 'resume' else other)
     assert same(weights(folder), weights(untouched)) == (again == 'resume')
 
 
-@pytest.mark.parametrize('trace', ['log.jsonl', 'checkpoints/step-000000001.safetensors', 'best.safetensors'])
+@pytest.mark.parametrize(
+    'trace', ['log.jsonl', 'checkpoints/step-000000001.safetensors', 'best.safetensors']
+)
 def test_a_run_with_a_step_is_not_begun_anew(people, untouched, tmp_path, trace):
-    folder = stepless(tmp_path/'run', untouched)
-    (folder/trace).parent.mkdir(exist_ok=True)
-    (folder/trace).write_text(json.dumps(dict(step=0, total=1.)) + '\n')
-    with pytest.raises(FileExistsError, match='a run is here already'): fit(config, people, folder, progress=False)
-    with pytest.raises(ValueError, match='these differ: lr'): resume(folder, people, progress=False, config=replace(config, lr=1e-4))
+    folder = stepless(tmp_path / 'run', untouched)
+    (folder / trace).parent.mkdir(exist_ok=True)
+    (folder / trace).write_text(json.dumps(dict(step=0, total=1.0)) + '\n')
+    with pytest.raises(FileExistsError, match='a run is here already'):
+        fit(config, people, folder, progress=False)
+    with pytest.raises(ValueError, match='these differ: lr'):
+        resume(folder, people, progress=False, config=replace(config, lr=1e-4))
 
 
 # A run that goes on, with settings
 
+
 def stop_at(step):
     def stop(rows):
-        if rows.index[-1] >= step: signal.raise_signal(signal.SIGINT)
+        if rows.index[-1] >= step:
+            signal.raise_signal(signal.SIGINT)
+
     return stop
 
 
-def timeless(folder): return read_log(folder).drop(columns=['seconds', 'images_per_s'])
+def timeless(folder):
+    return read_log(folder).drop(columns=['seconds', 'images_per_s'])
 
 
 def test_more_epochs_of_a_finished_run(people, untouched, tmp_path, monkeypatch):
     "Asked for twice, they give the weights and the log of a run that had them from the beginning; the weights in between stay"
-    folder, once = tmp_path/'run', replace(config, epochs=1, save_every=10**6)
+    folder, once = tmp_path / 'run', replace(config, epochs=1, save_every=10**6)
     fit(once, people, folder, progress=False)
     first = weights(folder)
-    monkeypatch.setattr(backbone, 'load_weights', no_weights)         # nothing is downloaded again
-    for epochs in (2, 3): resume(folder, people, progress=False, config=replace(once, epochs=epochs))
+    monkeypatch.setattr(backbone, 'load_weights', no_weights)  # nothing is downloaded again
+    for epochs in (2, 3):
+        resume(folder, people, progress=False, config=replace(once, epochs=epochs))
     assert same(weights(folder), weights(untouched))
     pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
     assert same(weights(folder, 'weights-1-epochs'), first) and load(folder, 'weights-2-epochs')
     assert load(folder)[1].epochs == 3
-    resume(folder, people, progress=False)                            # it is finished
+    resume(folder, people, progress=False)  # it is finished
 
 
 def test_more_epochs_of_a_run_that_was_stopped(people, untouched, tmp_path):
     "With other settings that decide nothing; without a word, it goes on with these"
-    folder, changed = tmp_path/'run', replace(config, log_every=1, save_every=3, keep=5, validate_every=2, workers=1)
-    with pytest.raises(KeyboardInterrupt): fit(replace(config, epochs=2), people, folder, progress=False, on_log=stop_at(3))
-    with pytest.raises(KeyboardInterrupt): resume(folder, people, progress=False, on_log=stop_at(7), config=changed)
-    assert not (folder/'weights.safetensors').exists()
+    folder, changed = (
+        tmp_path / 'run',
+        replace(config, log_every=1, save_every=3, keep=5, validate_every=2, workers=1),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(config, epochs=2), people, folder, progress=False, on_log=stop_at(3))
+    with pytest.raises(KeyboardInterrupt):
+        resume(folder, people, progress=False, on_log=stop_at(7), config=changed)
+    assert not (folder / 'weights.safetensors').exists()
     resume(folder, people, progress=False)
     assert same(weights(folder), weights(untouched)) and load(folder)[1] == changed
     pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
 
 
-def test_a_kill_between_the_old_weights_and_the_new_settings(people, untouched, tmp_path, monkeypatch):
+def test_a_kill_between_the_old_weights_and_the_new_settings(
+    people, untouched, tmp_path, monkeypatch
+):
     "The end of the run as it was is made again from its last checkpoint"
-    folder = shutil.copytree(untouched, tmp_path/'run')
+    folder = shutil.copytree(untouched, tmp_path / 'run')
+
     def killed(file, write):
-        if file.name in ('log.jsonl', 'config.json'): raise InterruptedError
+        if file.name in ('log.jsonl', 'config.json'):
+            raise InterruptedError
+
     with monkeypatch.context() as patched:
         patched.setattr(training, 'write_whole', killed)
-        with pytest.raises(InterruptedError): resume(folder, people, progress=False, config=replace(config, epochs=4))
-    assert not (folder/'weights.safetensors').exists()
+        with pytest.raises(InterruptedError):
+            resume(folder, people, progress=False, config=replace(config, epochs=4))
+    assert not (folder / 'weights.safetensors').exists()
     resume(folder, people, progress=False)
     assert same(weights(folder), weights(untouched)) and load(folder)[1] == config
 
 
 REFUSED = {
     'a learning rate': (dict(lr=1e-4), r'lr = 0\.0001, began with 0\.001'),
-    'a part of the model': (dict(model=replace(config.model, lambda_tgsa=.1)), r'model\.lambda_tgsa = 0\.1, began with 2\.4'),
-    'weights': (dict(model=replace(config.model, weights='other.pth')), r"model\.weights = 'other\.pth', began with 'WORLD_V1'"),
+    'a part of the model': (
+        dict(model=replace(config.model, lambda_tgsa=0.1)),
+        r'model\.lambda_tgsa = 0\.1, began with 2\.4',
+    ),
+    'weights': (
+        dict(model=replace(config.model, weights='other.pth')),
+        r"model\.weights = 'other\.pth', began with 'WORLD_V1'",
+    ),
     'fewer epochs': (dict(epochs=1), 'epochs = 1, began with 3'),
-    'another preset': (dict(P=8, K=4, batches=40, milestones=(13, 18), epochs=20), r'P = 8, .*K = 4, .*batches = 40, .*milestones = \[13, 18\], began with \[2\]'),
-    'among those that may change': (dict(epochs=9, workers=1, clip=1.), r'these differ: clip = 1\.0, began with None\. Leave them out')}
+    'another preset': (
+        dict(P=8, K=4, batches=40, milestones=(13, 18), epochs=20),
+        r'P = 8, .*K = 4, .*batches = 40, .*milestones = \[13, 18\], began with \[2\]',
+    ),
+    'among those that may change': (
+        dict(epochs=9, workers=1, clip=1.0),
+        r'these differ: clip = 1\.0, began with None\. Leave them out',
+    ),
+}
 
 
 @pytest.mark.parametrize('name', REFUSED)
 def test_other_settings_are_refused_by_name(people, untouched, tmp_path, name):
     changes, message = REFUSED[name]
-    finished, stopped = shutil.copytree(untouched, tmp_path/'finished'), shutil.copytree(untouched, tmp_path/'stopped')
-    (stopped/'weights.safetensors').unlink()
+    finished, stopped = (
+        shutil.copytree(untouched, tmp_path / 'finished'),
+        shutil.copytree(untouched, tmp_path / 'stopped'),
+    )
+    (stopped / 'weights.safetensors').unlink()
     for folder in (finished, stopped):
         before = {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()}
-        with pytest.raises(ValueError, match=message): resume(folder, people, progress=False, config=replace(config, **changes))
+        with pytest.raises(ValueError, match=message):
+            resume(folder, people, progress=False, config=replace(config, **changes))
         assert {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()} == before
 
 
 def test_a_finished_run_is_only_read(people, untouched, tmp_path):
-    folder = shutil.copytree(untouched, tmp_path/'run')
+    folder = shutil.copytree(untouched, tmp_path / 'run')
     resume(folder, people, progress=False, config=replace(config, workers=1, log_every=5))
-    assert (folder/'config.json').read_bytes() == (untouched/'config.json').read_bytes()
-    shutil.rmtree(folder/'checkpoints')
-    with pytest.raises(CheckpointError, match='the checkpoints of this finished run are gone'): resume(folder, people, progress=False, config=replace(config, epochs=4))
-    assert (folder/'weights.safetensors').exists()
+    assert (folder / 'config.json').read_bytes() == (untouched / 'config.json').read_bytes()
+    shutil.rmtree(folder / 'checkpoints')
+    with pytest.raises(CheckpointError, match='the checkpoints of this finished run are gone'):
+        resume(folder, people, progress=False, config=replace(config, epochs=4))
+    assert (folder / 'weights.safetensors').exists()
 
 
 def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monkeypatch):
     "As `fit` gives it; a device without values plays the GPU"
+
     class Elsewhere:
         device, is_main_process = torch.device('meta'), True
+
     monkeypatch.setattr(training, 'make_accelerator', lambda precision='no': Elsewhere)
     model, _ = resume(untouched, people, progress=False)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {'meta'}
@@ -354,84 +501,166 @@ def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monke
 
 CPU = '[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9437184000 bytes.'
 TOO_LITTLE = {
-    'CUDA': torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 8 GiB.\nIf reserved but unallocated memory is large'),
+    'CUDA': torch.cuda.OutOfMemoryError(
+        'CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 8 GiB.\nIf reserved but unallocated memory is large'
+    ),
     'CUDA, without a word': torch.cuda.OutOfMemoryError(),
     'a CPU': RuntimeError(CPU),
-    'Linux': RuntimeError(CPU.replace('not enough memory: you tried', "can't allocate memory: you tried")),
+    'Linux': RuntimeError(
+        CPU.replace('not enough memory: you tried', "can't allocate memory: you tried")
+    ),
     'MPS': RuntimeError('MPS backend out of memory (MPS allocated: 8.00 GB)'),
-    'cuBLAS': RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
-    'Python': MemoryError()}
+    'cuBLAS': RuntimeError(
+        'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'
+    ),
+    'Python': MemoryError(),
+}
 
 
 @pytest.mark.parametrize('where', ['step', '__init__'])
 @pytest.mark.parametrize('name', TOO_LITTLE)
 def test_too_little_memory_is_said_in_a_sentence(people, tmp_path, monkeypatch, name, where):
     "Which settings lower it, and what else they change"
-    def fail(*args, **kwargs): raise TOO_LITTLE[name]
+
+    def fail(*args, **kwargs):
+        raise TOO_LITTLE[name]
+
     monkeypatch.setattr(Trainer, where, fail)
-    with pytest.raises(MemoryError) as caught: fit(replace(config, P=4), people, tmp_path/'run', progress=False)
+    with pytest.raises(MemoryError) as caught:
+        fit(replace(config, P=4), people, tmp_path / 'run', progress=False)
     message = str(caught.value)
-    assert '\n' not in message and 'for a batch of 16 images of 64 x 32 pixels' in message and f'{tmp_path/"run"}: not enough memory' in message
-    for cure in ("precision='bf16' halves", 'P=2 with accumulate=2 keeps the images of a step, but triplets', 'smaller P or K', 'smaller height, width or model.backbone'): assert cure in message
-    assert (tmp_path/'run').exists() == (where == 'step')
+    assert (
+        '\n' not in message
+        and 'for a batch of 16 images of 64 x 32 pixels' in message
+        and f'{tmp_path / "run"}: not enough memory' in message
+    )
+    for cure in (
+        "precision='bf16' halves",
+        'P=2 with accumulate=2 keeps the images of a step, but triplets',
+        'smaller P or K',
+        'smaller height, width or model.backbone',
+    ):
+        assert cure in message
+    assert (tmp_path / 'run').exists() == (where == 'step')
 
 
 def test_another_fault_keeps_its_words(people, tmp_path, monkeypatch):
-    def fail(*args, **kwargs): raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
+    def fail(*args, **kwargs):
+        raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
+
     monkeypatch.setattr(Trainer, 'step', fail)
-    with pytest.raises(RuntimeError, match='^mat1 and mat2'): fit(config, people, tmp_path/'run', progress=False)
+    with pytest.raises(RuntimeError, match='^mat1 and mat2'):
+        fit(config, people, tmp_path / 'run', progress=False)
 
 
 # The same by idkl-train
+
 
 def command(*words):
     "Its exit code, and what it printed"
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed): train_main([str(word) for word in words])
-    except SystemExit as end: return end.code, printed.getvalue()
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            train_main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code, printed.getvalue()
     return 0, printed.getvalue()
 
 
 def test_idkl_train_goes_on(world, tmp_path):
     "Without options, with those that may change, and not with others"
-    out, root = tmp_path/'run', ('--root', world.root, '--no-check')
-    code, printed = command('--preset', 'smoke', '--precision', 'no', '--epochs', 1, '--out', out, *root)
+    out, root = tmp_path / 'run', ('--root', world.root, '--no-check')
+    code, printed = command(
+        '--preset', 'smoke', '--precision', 'no', '--epochs', 1, '--out', out, *root
+    )
     assert code == 0, printed
-    once = (out/'model'/'weights.safetensors').read_bytes()
-    for words, message in ((('--lr', 1e-4), 'lr = 0.0001, began with 0.001. Leave them out'), (('--preset', 'embedded'), 'P = 8, began with 3')):
+    once = (out / 'model' / 'weights.safetensors').read_bytes()
+    for words, message in (
+        (('--lr', 1e-4), 'lr = 0.0001, began with 0.001. Leave them out'),
+        (('--preset', 'embedded'), 'P = 8, began with 3'),
+    ):
         code, printed = command('--resume', '--out', out, *root, *words)
         assert code == 2 and printed.startswith('idkl-train: ') and message in printed
     code, printed = command('--resume', '--out', out, *root)
-    assert code == 0 and (out/'model'/'weights.safetensors').read_bytes() == once, printed
-    code, printed = command('--preset', 'smoke', '--precision', 'no', '--resume', '--out', out, *root, '--epochs', 2, '--log-every', 1)
+    assert code == 0 and (out / 'model' / 'weights.safetensors').read_bytes() == once, printed
+    code, printed = command(
+        '--preset',
+        'smoke',
+        '--precision',
+        'no',
+        '--resume',
+        '--out',
+        out,
+        *root,
+        '--epochs',
+        2,
+        '--log-every',
+        1,
+    )
     assert code == 0, printed
-    assert (out/'model'/'weights-1-epochs.safetensors').read_bytes() == once
-    assert (load(out/'model')[1].epochs, load(out/'model')[1].log_every) == (2, 1) and len(read_log(out/'model')) == 4
+    assert (out / 'model' / 'weights-1-epochs.safetensors').read_bytes() == once
+    assert (load(out / 'model')[1].epochs, load(out / 'model')[1].log_every) == (2, 1) and len(
+        read_log(out / 'model')
+    ) == 4
 
 
 def test_idkl_train_without_a_network(world, tmp_path):
     "No weights: no folder, a message that names the option; and the same command with that option trains"
-    out, file = tmp_path/'run', tmp_path/'resnet18.pth'
-    tiny = ('--model.backbone', 'resnet18', '--height', 32, '--width', 16, '--P', 2, '--K', 1, '--epochs', 1, '--batches', 1, '--precision', 'no', '--workers', 0)
+    out, file = tmp_path / 'run', tmp_path / 'resnet18.pth'
+    tiny = (
+        '--model.backbone',
+        'resnet18',
+        '--height',
+        32,
+        '--width',
+        16,
+        '--P',
+        2,
+        '--K',
+        1,
+        '--epochs',
+        1,
+        '--batches',
+        1,
+        '--precision',
+        'no',
+        '--workers',
+        0,
+    )
     words = ('--preset', 'sysu-paper', *tiny, '--root', world.root, '--no-check', '--out', out)
-    with patch('torchvision.models._api.load_state_dict_from_url', side_effect=URLError('no network')):
+    with patch(
+        'torchvision.models._api.load_state_dict_from_url', side_effect=URLError('no network')
+    ):
         code, printed = command(*words)
         assert code == 2 and '--model.weights FILE' in printed and not out.exists(), printed
         code, printed = command(*words, '--resume')
         assert code == 2 and 'no run of idkl-train is here' in printed
         torch.save({'state_dict': resnet18().state_dict()}, file)
         code, printed = command(*words, '--model.weights', file)
-        assert code == 0 and (out/'model'/'weights.safetensors').exists(), printed
+        assert code == 0 and (out / 'model' / 'weights.safetensors').exists(), printed
         file.unlink()
-        code, printed = command('--resume', '--out', out, '--root', world.root, '--epochs', 2)      # nothing is read or downloaded again
-        assert code == 0 and load(out/'model')[1].epochs == 2, printed
+        code, printed = command(
+            '--resume', '--out', out, '--root', world.root, '--epochs', 2
+        )  # nothing is read or downloaded again
+        assert code == 0 and load(out / 'model')[1].epochs == 2, printed
 
 
 def test_idkl_train_with_too_little_memory(world, tmp_path, monkeypatch):
-    def fail(*args, **kwargs): raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+    def fail(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
     monkeypatch.setattr(Trainer, 'step', fail)
-    code, printed = command('--preset', 'smoke', '--precision', 'no', '--out', tmp_path/'run', '--root', world.root, '--no-check')
+    code, printed = command(
+        '--preset',
+        'smoke',
+        '--precision',
+        'no',
+        '--out',
+        tmp_path / 'run',
+        '--root',
+        world.root,
+        '--no-check',
+    )
     assert code == 2 and 'Traceback' not in printed and "smaller P or K" in printed
 
 
@@ -455,25 +684,50 @@ save_file({name: value.contiguous() for name, value in keep['model'].state_dict(
 
 
 def two_processes(people, folder, changed):
-    script = folder.with_suffix('.py'); script.write_text(SCRIPT)
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0', '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0', str(script)]
-    done = subprocess.run([*command, str(people.root), str(folder), json.dumps(settings(changed))], env=environment, capture_output=True, text=True, timeout=300)
+    script = folder.with_suffix('.py')
+    script.write_text(SCRIPT)
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        '2',
+        '--master-port',
+        '0',
+        '--rdzv-backend',
+        'c10d',
+        '--rdzv-endpoint',
+        'localhost:0',
+        str(script),
+    ]
+    done = subprocess.run(
+        [*command, str(people.root), str(folder), json.dumps(settings(changed))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [weights(folder, f'rank{rank}') for rank in (0, 1)]
 
 
-learned = lambda found: {name: value for name, value in found.items() if 'running' not in name and 'num_batches' not in name}
+learned = lambda found: {
+    name: value
+    for name, value in found.items()
+    if 'running' not in name and 'num_batches' not in name
+}
 
 
 def test_two_processes_equal_accumulation(people, tmp_path):
     "Two processes with a batch each make the step of one process with two batches"
     plain = replace(config, ema=None, epochs=2)
-    ours, others = two_processes(people, tmp_path/'two', plain)
+    ours, others = two_processes(people, tmp_path / 'two', plain)
     assert same(learned(ours), learned(others))
-    assert len(read_log(tmp_path/'two')) == 4          # the same images as one process has in 8 steps
-    fit(replace(plain, accumulate=2), people, tmp_path/'one', progress=False)
-    one = learned(weights(tmp_path/'one'))
-    for name, value in learned(ours).items(): torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
+    assert len(read_log(tmp_path / 'two')) == 4  # the same images as one process has in 8 steps
+    fit(replace(plain, accumulate=2), people, tmp_path / 'one', progress=False)
+    one = learned(weights(tmp_path / 'one'))
+    for name, value in learned(ours).items():
+        torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
 def test_gathered_features_equal_the_joined_batch(people, tmp_path):
@@ -481,55 +735,86 @@ def test_gathered_features_equal_the_joined_batch(people, tmp_path):
     from idkl_nb.batches import PKSampler
     from idkl_nb.cache import CachedImages, build_cache, step_generator
     from idkl_nb.steps import Plan, Trainer, learning_rate, make_accelerator
-    gathered = replace(config, ema=None, epochs=1, batches=2, gather=True)      # one step of two processes
-    ours, others = two_processes(people, tmp_path/'two', gathered)
+
+    gathered = replace(
+        config, ema=None, epochs=1, batches=2, gather=True
+    )  # one step of two processes
+    ours, others = two_processes(people, tmp_path / 'two', gathered)
     assert same(learned(ours), learned(others))
     trainer = Trainer(gathered, 9, make_accelerator())
-    images = CachedImages(people, build_cache(people, 64, 32, tmp_path/'cache', progress=False))
+    images = CachedImages(people, build_cache(people, 64, 32, tmp_path / 'cache', progress=False))
     plan = Plan(PKSampler(people, gathered.P, gathered.K, 2, gathered.seed), 1)
     halves = [images.__getitems__(plan.batch(n)) for n in (0, 1)]
-    from idkl_nb.model import Features
+
     def cat(*parts):
-        if isinstance(parts[0], torch.Tensor): return torch.cat(parts)
-        if isinstance(parts[0], list): return [cat(*same) for same in zip(*parts)]
-        return type(parts[0])(*[None if name == 'map' else cat(*[getattr(p, name) for p in parts]) for name in parts[0]._fields])
-    features = cat(*[trainer.model(trainer.augment(half.images, step_generator(gathered.seed, n))) for n, half in enumerate(halves)])
-    losses = trainer.objective(features, torch.cat([h.ids for h in halves]), torch.cat([h.modality for h in halves]))
-    np.testing.assert_allclose(read_log(tmp_path/'two').total.iloc[0], losses.total.item(), rtol=1e-5)
+        if isinstance(parts[0], torch.Tensor):
+            return torch.cat(parts)
+        if isinstance(parts[0], list):
+            return [cat(*same) for same in zip(*parts)]
+        return type(parts[0])(
+            *[
+                None if name == 'map' else cat(*[getattr(p, name) for p in parts])
+                for name in parts[0]._fields
+            ]
+        )
+
+    features = cat(
+        *[
+            trainer.model(trainer.augment(half.images, step_generator(gathered.seed, n)))
+            for n, half in enumerate(halves)
+        ]
+    )
+    losses = trainer.objective(
+        features, torch.cat([h.ids for h in halves]), torch.cat([h.modality for h in halves])
+    )
+    np.testing.assert_allclose(
+        read_log(tmp_path / 'two').total.iloc[0], losses.total.item(), rtol=1e-5
+    )
     losses.total.backward()
-    for group in trainer.optimiser.param_groups: group['lr'] = learning_rate(gathered, 0)
+    for group in trainer.optimiser.param_groups:
+        group['lr'] = learning_rate(gathered, 0)
     trainer.optimiser.step()
     one = learned(trainer.model.state_dict())
-    for name, value in learned(ours).items(): torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
+    for name, value in learned(ours).items():
+        torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
 def test_forecast_says_minutes_and_what_to_do():
-    assert forecast(.4, 20, 'cpu').endswith('less than a minute')
-    assert 'about 5 minutes' in forecast(1., 300, 'cuda') and 'Shorter' not in forecast(1., 300, 'cuda')
-    assert '(2.5 hours)' in forecast(30., 300, 'cpu') and 'a GPU' in forecast(30., 300, 'cpu')
-    assert 'several GPUs' in forecast(30., 300, 'cuda')
+    assert forecast(0.4, 20, 'cpu').endswith('less than a minute')
+    assert 'about 5 minutes' in forecast(1.0, 300, 'cuda') and 'Shorter' not in forecast(
+        1.0, 300, 'cuda'
+    )
+    assert '(2.5 hours)' in forecast(30.0, 300, 'cpu') and 'a GPU' in forecast(30.0, 300, 'cpu')
+    assert 'several GPUs' in forecast(30.0, 300, 'cuda')
 
 
 def test_forecast_comes_early(people, untouched, tmp_path, monkeypatch, capsys):
-    clock = iter(range(0, 10**6, 3))                     # each look at the clock is 3 s later
-    monkeypatch.setattr('idkl_nb.training.time', SimpleNamespace(perf_counter=lambda: float(next(clock))))
-    fit(replace(config, epochs=1), people, tmp_path/'run')
+    clock = iter(range(0, 10**6, 3))  # each look at the clock is 3 s later
+    monkeypatch.setattr(
+        'idkl_nb.training.time', SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    )
+    fit(replace(config, epochs=1), people, tmp_path / 'run')
     assert capsys.readouterr().out.count('steps to go') == 1
 
 
 def test_precision_is_decided_once_and_kept(people, tmp_path, monkeypatch):
     "What was decided stands in the settings and in the log, and a resumed run keeps it, whatever the machine says then"
     asked = replace(config, precision='auto', epochs=1, batches=2)
-    monkeypatch.setattr('idkl_nb.steps.this_device', lambda device: Device('cpu', 'a fast one', gain=3.))
+    monkeypatch.setattr(
+        'idkl_nb.steps.this_device', lambda device: Device('cpu', 'a fast one', gain=3.0)
+    )
 
     def stop(log):
         raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt):
-        fit(replace(asked, log_every=1), people, tmp_path/'run', progress=False, on_log=stop)
-    monkeypatch.setattr('idkl_nb.steps.this_device', lambda device: Device('cpu', 'a slow one', gain=.1))
-    _, log = resume(tmp_path/'run', people, progress=False)
 
-    about = json.loads((tmp_path/'run'/'config.json').read_text())
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(asked, log_every=1), people, tmp_path / 'run', progress=False, on_log=stop)
+    monkeypatch.setattr(
+        'idkl_nb.steps.this_device', lambda device: Device('cpu', 'a slow one', gain=0.1)
+    )
+    _, log = resume(tmp_path / 'run', people, progress=False)
+
+    about = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert about['config']['precision'] == 'auto'
     assert about['precision']['used'] == 'bf16' and about['precision']['device'] == 'a fast one'
-    assert set(log.precision) == {'bf16'} and precision_of(tmp_path/'run').used == 'bf16'
+    assert set(log.precision) == {'bf16'} and precision_of(tmp_path / 'run').used == 'bf16'

@@ -1,17 +1,28 @@
 """The pages of the site, rendered in pure Python, in a real browser at the width of a desk and of a phone: nothing sticks out, every picture is there, no link leads under the bar at the top.
 
 IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay source here: KaTeX comes from the network, which is shut."""
-import importlib.util, os, shutil
+
+import importlib.util
+import os
+import shutil
 from pathlib import Path
+
 import pytest
 
 pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
-api = pytest.importorskip('playwright.sync_api', reason='the browser test needs playwright: pip install playwright')
-chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-if chromium is None: pytest.skip('the browser test needs chromium: apt-get install chromium', allow_module_level=True)
+api = pytest.importorskip(
+    'playwright.sync_api', reason='the browser test needs playwright: pip install playwright'
+)
+chromium = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+if chromium is None:
+    pytest.skip(
+        'the browser test needs chromium: apt-get install chromium', allow_module_level=True
+    )
 
 root = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location('idkl_site', root/'.ci'/'site.py')
+spec = importlib.util.spec_from_file_location('idkl_site', root / '.ci' / 'site.py')
 site = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(site)
 
@@ -25,8 +36,10 @@ OUTSIDE = """() => {
 def pages(tmp_path_factory):
     before = os.getcwd()
     os.chdir(root)
-    try: yield sorted(site.stand_in(tmp_path_factory.mktemp('site')/'nbs')[0].glob('*.html'))
-    finally: os.chdir(before)
+    try:
+        yield sorted(site.stand_in(tmp_path_factory.mktemp('site') / 'nbs')[0].rglob('*.html'))
+    finally:
+        os.chdir(before)
 
 
 @pytest.mark.parametrize('width', [1400, 390])
@@ -35,14 +48,28 @@ def test_pages_fit_and_have_their_pictures(pages, width, scheme, tmp_path):
     kept = Path(os.environ.get('IDKL_SCREENSHOTS', tmp_path))
     kept.mkdir(parents=True, exist_ok=True)
     with api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        browser = started.chromium.launch(
+            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
+        )
         page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
-        page.route('**/*', lambda route: route.continue_() if route.request.url.startswith('file:') else route.abort())
+        page.route(
+            '**/*',
+            lambda route: (
+                route.continue_() if route.request.url.startswith('file:') else route.abort()
+            ),
+        )
         for path in pages:
             page.goto(path.as_uri())
-            assert page.evaluate('document.documentElement.scrollWidth') <= width and not page.evaluate(OUTSIDE), f'{path.name} at {width} pixels: {page.evaluate(OUTSIDE)[:3]}'
-            assert page.evaluate('[...document.images].filter(image => image.src.startsWith("file:") || image.src.startsWith("data:")).every(image => image.complete && image.naturalWidth)'), f'{path.name}: a picture is missing'
-            if path.stem in ('index', '08_tgsa', '94_symbols'): page.screenshot(path=kept/f'page-{path.stem}-{width}-{scheme}.png')
+            assert page.evaluate(
+                'document.documentElement.scrollWidth'
+            ) <= width and not page.evaluate(OUTSIDE), (
+                f'{path.name} at {width} pixels: {page.evaluate(OUTSIDE)[:3]}'
+            )
+            assert page.evaluate(
+                '[...document.images].filter(image => image.src.startsWith("file:") || image.src.startsWith("data:")).every(image => image.complete && image.naturalWidth)'
+            ), f'{path.name}: a picture is missing'
+            if path.stem in ('index', '08_tgsa', '94_symbols'):
+                page.screenshot(path=kept / f'page-{path.stem}-{width}-{scheme}.png')
         ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
         assert (sum(map(int, ground.strip('rgb()').split(','))) < 384) == (scheme == 'dark'), ground
         browser.close()
@@ -70,10 +97,17 @@ TOP = """id => { location.hash = ''; location.hash = id; return document.getElem
 def test_a_link_leads_below_the_bar(pages, width, scheme, anchor):
     path = next(path for path in pages if path.stem == '08_tgsa')
     with api.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage'])
+        browser = started.chromium.launch(
+            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
+        )
         page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
-        page.route('**/*', lambda route: route.continue_() if route.request.url.startswith('file:') else route.abort())
-        page.route('**/smalldocs.js', lambda route: route.abort())       # it sets a distance of its own
+        page.route(
+            '**/*',
+            lambda route: (
+                route.continue_() if route.request.url.startswith('file:') else route.abort()
+            ),
+        )
+        page.route('**/smalldocs.js', lambda route: route.abort())  # it sets a distance of its own
         page.goto(path.as_uri())
         height = page.evaluate(AS_QUARTO, [width, scheme == 'dark'])
         top = page.evaluate(TOP, anchor)
