@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .common import typed
+from .mdr import order_by_features
 
 # %% ../nbs/workshop/fast_pairs.ipynb #40aa669f
 TRY_ALL = 6  # largest K that is tried: 720 ways
@@ -49,10 +50,9 @@ def pair_on_device(
 
     That the batch is so is not looked at: the loader sees to it. Needs a device with float64."""
     x = features.detach().double()
-    weights = torch.arange(1, x.shape[1] + 1, device=x.device).sqrt()  # (C,)
 
     # person by person, visible before infrared, each in the order of the features
-    order = (x * weights).sum(1).argsort()
+    order = order_by_features(x)  # (B,)
     group = 2 * ids[order] + modality[order]
     rows = order[group.argsort(stable=True)].view(-1, 2, K)  # (P, 2, K)
 
