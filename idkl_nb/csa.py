@@ -6,19 +6,21 @@
 __all__ = ['csa_loss']
 
 # %% ../nbs/09_csa.ipynb #6f34792b
+from typing import Literal
+
+from jaxtyping import Float
 from torch import Tensor
 
+from .common import typed
 from .tgsa import kl_rows, log_rows, reduce_rows
 
 # %% ../nbs/09_csa.ipynb #f1d7c020
+@typed
 def csa_loss(
-    logits_shared: Tensor,  # (B, identities) of the shared branch, both modalities in any order
-    logits_specific: Tensor,  # (B, identities) of the specific branch for the same images
-    reduction: str = 'sum',  # 'sum' over the B images, as the paper writes, or their 'mean'
-) -> Tensor:  # scalar, float32 for half-precision logits
-    "Class semantic alignment KL(Z_sh, Z_sp) (Eq. 19). Raises ValueError for unequal shapes or another reduction"
-    if logits_shared.ndim != 2 or logits_shared.shape != logits_specific.shape:
-        raise ValueError(
-            f'expected two (B, identities), got {tuple(logits_shared.shape)} and {tuple(logits_specific.shape)}'
-        )
-    return reduce_rows(kl_rows(log_rows(logits_shared), log_rows(logits_specific)), reduction)
+    logits_shared: Float[Tensor, 'B identities'],  # C_sh(f_sh), both modalities in any order
+    logits_specific: Float[Tensor, 'B identities'],  # C_sp(f_sp) for the same images
+    reduction: Literal['sum', 'mean'] = 'sum',  # over the B images; the paper writes the sum
+) -> Float[Tensor, '']:  # float32 for half precision
+    "Class semantic alignment: KL(Z_sh, Z_sp) of the predictions (Eq. 19)"
+    rows = kl_rows(log_rows(logits_shared), log_rows(logits_specific))  # (B,)
+    return reduce_rows(rows, reduction)

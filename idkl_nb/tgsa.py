@@ -6,102 +6,88 @@
 __all__ = ['log_rows', 'log_affinity', 'affinity', 'kl_rows', 'reduce_rows', 'tgsa_rows', 'tgsa_loss', 'distillation_loss']
 
 # %% ../nbs/08_tgsa.ipynb #0fec086d
+from typing import Literal
+
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from .common import INFRARED, VISIBLE, full_precision
+from .common import full_precision, typed
 from .identity import pairwise_distances
-from .modality import send
 
 # %% ../nbs/08_tgsa.ipynb #286e40bc
 def log_rows(
-    scores: Tensor,  # (N, M), any real numbers: logits or distances
-) -> Tensor:  # (N, M), float32 for half-precision scores
+    scores: Float[Tensor, 'N M'],  # logits or distances
+) -> Float[Tensor, 'N M']:  # float32 for half precision
     "Log-softmax of every row"
-    scores = full_precision(scores)
-    return scores.log_softmax(1)
+    return full_precision(scores).log_softmax(1)
 
 
 def log_affinity(
-    a: Tensor,  # (N, C)
-    b: Tensor,  # (M, C)
-) -> Tensor:  # (N, M), float32 for half-precision features
+    a: Float[Tensor, 'N C'],
+    b: Float[Tensor, 'M C'],
+) -> Float[Tensor, 'N M']:  # float32 for half precision
     "Logarithm of `affinity`, finite where that is zero"
     return log_rows(pairwise_distances(a, b))
 
 
+@typed
 def affinity(
-    a: Tensor,  # (N, C)
-    b: Tensor,  # (M, C)
-) -> Tensor:  # (N, M), rows sum to 1; the farther j from i, the larger
+    a: Float[Tensor, 'N C'],
+    b: Float[Tensor, 'M C'],
+) -> Float[Tensor, 'N M']:  # rows sum to 1; the farther j from i, the larger
     "Softmax of the distances from each row of `a` to all rows of `b`, i = j included (Eq. 15)"
     return log_affinity(a, b).exp()
 
 # %% ../nbs/08_tgsa.ipynb #faac1bfc
+@typed
 def kl_rows(
-    log_p: Tensor,  # (N, M) logarithms of probabilities, finite
-    log_q: Tensor,  # (N, M) likewise
-) -> Tensor:  # (N,), at least 0 up to rounding
-    "KL(P, Q) = sum of P log(P/Q) of every row. Raises ValueError when the shapes differ"
-    if log_p.shape != log_q.shape:
-        raise ValueError(
-            f'KL of {tuple(log_p.shape)} from {tuple(log_q.shape)}: both need the same rows and columns'
-        )
+    log_p: Float[Tensor, 'N M'],  # logarithms of probabilities, finite
+    log_q: Float[Tensor, 'N M'],
+) -> Float[Tensor, 'N']:  # at least 0 up to rounding
+    "KL(P, Q) = sum of P log(P/Q) of every row"
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 # %% ../nbs/08_tgsa.ipynb #1b4a0cb0
+@typed
 def reduce_rows(
-    rows: Tensor,  # (N,)
-    reduction: str,  # 'sum' as the paper writes, or 'mean': the sum divided by N
-) -> Tensor:  # scalar
-    "Sum or mean of one number a row. Raises ValueError for other words, and when there is no row"
-    if reduction not in ('sum', 'mean'):
-        raise ValueError(f"reduction must be 'sum' or 'mean', got {reduction!r}")
-    if len(rows) == 0:
-        raise ValueError('no rows: the batch is empty')
+    rows: Float[Tensor, 'N'],
+    reduction: Literal['sum', 'mean'],  # the paper writes the sum; the mean divides it by N
+) -> Float[Tensor, '']:
+    "Sum or mean of one number a row"
     return rows.sum() if reduction == 'sum' else rows.mean()
 
 # %% ../nbs/08_tgsa.ipynb #d517b94f
 def tgsa_rows(
-    a: Tensor,  # (N, C)
-    b: Tensor,  # (N, C): row i belongs to row i of `a`
-) -> Tensor:  # (N,)
-    "The three divergences of every row (Eq. 16 before its sums). Raises ValueError when the groups differ in shape"
-    if a.ndim != 2 or a.shape != b.shape:
-        raise ValueError(
-            f'expected two groups (N, C) with paired rows, got {tuple(a.shape)} and {tuple(b.shape)}'
-        )
-    aa, ab, bb = log_affinity(a, a), log_affinity(a, b), log_affinity(b, b)  # (N, N) each
+    a: Float[Tensor, 'N C'],
+    b: Float[Tensor, 'N C'],  # row i belongs to row i of `a`
+) -> Float[Tensor, 'N']:
+    "The three divergences of every row (Eq. 16 before its sums)"
+    aa = log_affinity(a, a)  # (N, N)
+    ab = log_affinity(a, b)  # (N, N)
+    bb = log_affinity(b, b)  # (N, N)
     return kl_rows(aa, bb) + kl_rows(aa, ab) + kl_rows(ab, bb)
 
 
+@typed
 def tgsa_loss(
-    a: Tensor,  # (N, C) features of N images
-    b: Tensor,  # (N, C): row i belongs to row i of `a`
-    reduction: str = 'sum',  # 'sum' over the N rows, as the paper writes, or their 'mean'
-) -> Tensor:  # scalar, float32 for half-precision features
-    "Triplet graph structure alignment of two groups (Eq. 16); raises ValueError for unequal shapes or another reduction"
+    a: Float[Tensor, 'N C'],  # features of N images
+    b: Float[Tensor, 'N C'],  # row i belongs to row i of `a`
+    reduction: Literal['sum', 'mean'] = 'sum',  # over the N rows; the paper writes the sum
+) -> Float[Tensor, '']:  # float32 for half precision
+    "Triplet graph structure alignment of two groups (Eq. 16)"
     return reduce_rows(tgsa_rows(a, b), reduction)
 
 # %% ../nbs/08_tgsa.ipynb #62d4d990
+@typed
 def distillation_loss(
     *,  # by name, since an exchange would be seen by nobody
-    shared: Tensor,  # (B, C) features of the shared branch
-    specific: Tensor,  # (B, C) features of the specific branch for the same images, the `a` of Eq. 16
-    modality: Tensor,  # (B,) int64, `VISIBLE` = 0 or `INFRARED` = 1, in any order; on the host or with the features
-    reduction: str = 'sum',  # 'sum' over all B rows, as the paper writes, or their 'mean'
-) -> Tensor:  # scalar
-    "TGSA from the specific to the shared branch within each modality (Eq. 17). Raises ValueError for wrong shapes or labels"
-    if specific.shape != shared.shape or len(specific) != len(modality):
-        raise ValueError(
-            f'{tuple(shared.shape)} shared and {tuple(specific.shape)} specific features with {len(modality)} labels: all need the same images'
-        )
-    groups = [torch.where(modality.cpu() == kind)[0] for kind in (VISIBLE, INFRARED)]
-    if sum(map(len, groups)) != len(modality):
-        raise ValueError(
-            f'modality must be {VISIBLE} or {INFRARED}, got {modality.unique().tolist()}'
-        )
-    groups = [send(rows, specific.device) for rows in groups]
-    return reduce_rows(
-        torch.cat([tgsa_rows(specific[rows], shared[rows]) for rows in groups]), reduction
-    )  # of (B,)
+    shared: Float[Tensor, 'B C'],  # features of the shared branch
+    specific: Float[Tensor, 'B C'],  # of the specific branch for the same images, `a` of Eq. 16
+    modality: Int[Tensor, 'B'],  # `VISIBLE` or `INFRARED`, half of each, in any order
+    reduction: Literal['sum', 'mean'] = 'sum',  # over the B rows; the paper writes the sum
+) -> Float[Tensor, '']:  # float32 for half precision
+    "TGSA from the specific to the shared branch within each modality (Eq. 17)"
+    halves = modality.argsort(stable=True).view(2, -1)  # (2, B/2) visible rows, infrared rows
+    rows = [tgsa_rows(specific[half], shared[half]) for half in halves]
+    return reduce_rows(torch.cat(rows), reduction)
