@@ -12,10 +12,11 @@ from pathlib import Path
 import accelerate
 import pandas as pd
 import torch
+from idkl_nb.trial import Trial, append_row, run_trial
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from idkl_nb.experiments import ROWS, Trial, append_row, changed, run_trial
+from idkl_nb.experiments import ROWS, changed
 from idkl_nb.steps import PRESETS
 
 PRODUCTS = (F.conv2d, F.linear)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from idkl_nb.common import INFRARED, VISIBLE
-from idkl_nb.people import BOTTOMS, GARMENTS, PATTERNS, TOPS, Garments, make_identity
+from idkl_nb.people import make_identity
+from idkl_nb.wardrobe import BOTTOMS, GARMENTS, PATTERNS, TOPS, Garments
 from idkl_nb.world import World
 
 ponchos = Garments(tops={**TOPS, 'poncho': (0.6, 0.3)})
