@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tyro
-from .trial import DIRECTIONS, Trial, append_row, people_of, read_runs, run_trial
 from scipy.stats import t as student
 
 from .diagnosis import diagnose
 from .model import BASELINE
 from .steps import PRESETS, TrainConfig
+from .trial import DIRECTIONS, Trial, append_row, people_of, read_runs, run_trial
 from .world import World
 
 # %% ../nbs/workshop/experiments.ipynb #2a0212b9

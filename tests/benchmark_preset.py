@@ -12,12 +12,12 @@ from pathlib import Path
 import accelerate
 import pandas as pd
 import torch
-from idkl_nb.trial import Trial, append_row, run_trial
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from idkl_nb.experiments import ROWS, changed
 from idkl_nb.steps import PRESETS
+from idkl_nb.trial import Trial, append_row, run_trial
 
 PRODUCTS = (F.conv2d, F.linear)
 OTHERS = (F.batch_norm, F.relu, torch.relu)

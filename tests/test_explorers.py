@@ -237,8 +237,8 @@ def run(records, tmp_path_factory):
 @pytest.fixture(scope='module')
 def logits():
     g = torch.Generator().manual_seed(0)
-    make = lambda: tuple(3 * torch.randn(12, 8, generator=g) for _ in range(2))
-    return make(), make(), torch.randint(8, (12,), generator=g)
+    shared, specific = 3 * torch.randn(2, 2, 12, 8, generator=g)
+    return tuple(shared), tuple(specific), torch.randint(8, (12,), generator=g)
 
 
 @pytest.fixture(scope='module')
@@ -398,9 +398,7 @@ def test_alignment_explorer(logits, term, stopped, moved):
     p, q = shared if term == 'MDR' else (shared[infrared], specific[infrared])
     p, q = ((z[9:10] / 0.5).log_softmax(1) for z in (p, q))
     direction = 'KL(Q, P)' if term == 'MDR' else 'KL(P, Q)'
-    explorer.set(
-        term=term, pair=9, temperature=0.5, direction=direction, stop_gradient=stopped[0]
-    )
+    explorer.set(term=term, pair=9, temperature=0.5, direction=direction, stop_gradient=stopped[0])
     kl = float(explorer.words.value.split(' = ')[1].split('. ')[0])
     expected = kl_rows(q, p) if term == 'MDR' else kl_rows(p, q)
     assert kl == pytest.approx(expected.item(), abs=1e-4)
@@ -448,7 +446,8 @@ def test_retrieval_explorer_against_the_definition(models, test_records):
         order = distances[0].argsort(stable=True).numpy()
         right = visible.records.identity[order] == infrared.records.identity[query]  # (G,)
         precision = (np.cumsum(right) / np.arange(1, len(right) + 1))[right].mean()
-        sentence = f'precision {precision:.1%}; the first right image is at rank {right.argmax() + 1} '
+        rank = right.argmax() + 1
+        sentence = f'precision {precision:.1%}; the first right image is at rank {rank} '
         assert sentence in explorer.words.value
         texts = [text.get_text() for text in explorer.render()[0].axes[0].texts]
         marks = ''.join(text[0] for text in texts if text[0] in '✓✗')

@@ -46,9 +46,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def sysu(folder):
-    "People 62 to 69, four images before each camera"
+    "People 62 to 69, eight images of each in either modality"
     world = World(height=H, width=W)
-    root = write_sysu(world, folder / 'sysu', train=[1], val=[2], test=range(62, 70), images=4)
+    root = write_sysu(world, folder / 'sysu', train=[1], val=[2], test=range(62, 70), images=8)
     return read_sysu(root).where(split='test')
 
 
@@ -165,7 +165,8 @@ def test_a_camera_that_sees_both_has_two_columns(llcm):
 def test_loss_curves_tell_terms_and_logs_apart(log):
     terms = {'identity': ('ce_sh', 'ce_sp'), 'nothing': ('absent',)}
     figure = loss_curves({'a': log, 'b': log[['ce_sh']]}, terms=terms, window=1)
-    lines = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in figure.axes[0].lines}
+    drawn = figure.axes[0].lines
+    lines = {line.get_label(): (line.get_linestyle(), line.get_color()) for line in drawn}
     assert len(figure.axes) == 1
     assert lines == {'ce_sh a': ('-', BLUE), 'ce_sp a': ('-', ORANGE), 'ce_sh b': ('--', BLUE)}
     assert (figure.axes[0].lines[0].get_ydata() == log.ce_sh).all()
@@ -206,7 +207,8 @@ def test_ranked_lists_mark_right_and_wrong(sides):
 
     row, place = np.argwhere(right)[0]
     first = ranked.gallery[row, place]
-    text = f'✓ {ranked.distances[row, place]:.2f}\nid {ids[row]}\ncam {visible.records.camera[first]}'
+    camera = visible.records.camera[first]
+    text = f'✓ {ranked.distances[row, place]:.2f}\nid {ids[row]}\ncam {camera}'
     assert text in words(figure)
 
     gallery = np.where(np.arange(7) < 6, ranked.gallery, -1)  # the last place is empty
@@ -417,7 +419,8 @@ def test_features_and_blocks_have_maps_of_their_own(model, images):
 
 def test_heat_maps_of_strange_images(model, images):
     itself = heat_map(model, images[:1], like=images[:1], scale=False)
-    assert_close(itself, torch.zeros(1, H, W), atol=1e-3, rtol=0)  # it can't become more like itself
+    # it can't become more like itself
+    assert_close(itself, torch.zeros(1, H, W), atol=1e-3, rtol=0)
     black = heat_map(model, torch.zeros(1, 3, H, W), classes=CLASSES[:1])
     assert torch.isfinite(black).all()
 
