@@ -11,7 +11,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 METHOD = {'backbone', 'modality', 'identity', 'purifier', 'tgsa', 'csa', 'mdr', 'model'}
-BELOW = {'common', 'fast'}  # what the method may stand on, beside itself
+BELOW = ('common', 'fast')  # what the method may stand on, beside itself; `fast_scores`, too
 
 
 def imports(project=root) -> dict:
@@ -34,7 +34,8 @@ def faults(graph: dict) -> list:
     return [
         f'{module} belongs to the method and imports {name} of the workshop'
         for module in sorted(METHOD & set(graph))
-        for name in sorted(graph[module] - METHOD - BELOW)
+        for name in sorted(graph[module] - METHOD)
+        if not name.startswith(BELOW)
     ]
 
 

@@ -239,3 +239,19 @@ def test_a_run_outside_a_clone(installed, tmp_path):
         'scores.json',
     ):
         assert (tmp_path / 'run' / name).stat().st_size, name
+
+
+SHORT_NAMES = """import sys, idkl_nb
+assert 'torch' not in sys.modules, 'torch is loaded before somebody asks for it'
+assert set(idkl_nb.__all__) <= set(dir(idkl_nb))
+for name in idkl_nb.__all__: getattr(idkl_nb, name)
+try: idkl_nb.Idkl
+except AttributeError as error: print(error)"""
+
+
+def test_the_package_gives_its_main_names_when_they_are_asked_for(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', SHORT_NAMES], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "module 'idkl_nb' has no attribute 'Idkl'\n"
