@@ -96,12 +96,14 @@ def _shares(parts: dict) -> Figure:
     total = sum(parts.values())
     figure = Figure(figsize=(6.4, 2.5), layout='constrained')
     left, right = figure.subplots(1, 2)
+
     shares = [100 * part / total for part in parts.values()]
     style = dict(colors=COLOURS, labels=parts, edgecolor='white', linewidth=0.5)
     areas = left.stackplot(total.index, *shares, **style)
     ends = [part.iloc[-1] for part in parts.values()]
     bars = right.barh(list(parts), ends, color=COLOURS, edgecolor='white')
     right.invert_yaxis()
+
     for area, bar, hatch in zip(areas, bars, HATCHES):
         area.set_hatch(hatch)
         bar.set_hatch(hatch)

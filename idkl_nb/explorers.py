@@ -121,6 +121,7 @@ class Explorer:
         "Do something and draw anew; an error is told in words"
         with _TURN:
             gc.collect()  # the last picture; ten at a time would be a pause
+
             try:
                 if first() is False:
                     return

@@ -71,6 +71,7 @@ def people_of(
     "The two groups of people, who have nobody in common"
     train, val, test = trial.people
     root = Path(folder) / f'world-{trial.world}-{trial.coupling:g}-{train}-{val}-{test}'
+
     if not root.exists():
         unfinished = root.with_name(f'{root.name}.{os.getpid()}')
         numbers = iter(range(1, train + val + test + 1))
@@ -80,6 +81,7 @@ def people_of(
             shutil.rmtree(unfinished)  # another process was faster
         else:
             unfinished.rename(root)
+
     records = read_dataset(root)
     return records.where(split=('train', 'val')), records.where(split='test')
 

@@ -58,6 +58,7 @@ class World:
 
     def __post_init__(self):
         _check_counts(seed=self.seed)
+
         if not 0 <= self.coupling <= 1:
             raise ValueError(
                 'coupling must be from 0 (all specific) to 1 (all shared), '
@@ -69,6 +70,7 @@ class World:
                 'Garments(tops={**TOPS, "poncho": (.6, .3)}), '
                 f'got {type(self.garments).__name__}'
             )
+
         if self.height < 32 or self.width < 16:
             raise ValueError(
                 'images must be at least 32 high and 16 wide, '

@@ -236,7 +236,7 @@ def test_the_install_cell_asks_for_extras_that_are_there():
         re.findall(r'\[(\w+)\]', install) == ['chapters']
         and 'chapters_requirements' in (root / 'settings.ini').read_text()
     )
-    assert f"'{settings()['git_url']}'" in install
+    assert settings()['git_url'] in install
 
 
 modules = {
