@@ -80,7 +80,7 @@ lab: setup ## open JupyterLab on the notebooks
 export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
-	$(BIN)/python .ci/widgets.py nbs/workshop/explorers.ipynb
+	$(BIN)/python .ci/widgets.py nbs/workshop/explore*.ipynb
 
 readme: setup ## write README.md from nbs/index.ipynb
 	$(BIN)/python .ci/readme.py

@@ -1,6 +1,7 @@
-"""Give notebooks their "Open in Colab" badge and the cell that installs what is missing outside a clone. Nothing is executed; a second call changes nothing.
+"""Give notebooks their "Open in Colab" badge and the cell that installs what is missing there
 
-`python .ci/colab.py` for all notebooks of nbs/, or with the names of some; `--check` only names those that lack one."""
+Nothing is executed, and a second call changes nothing. `python .ci/colab.py` for all notebooks of
+nbs/, or with the names of some; `--check` only names those that lack one."""
 
 import json
 import sys
@@ -21,43 +22,46 @@ def notebooks() -> list[Path]:
 
 
 def badge(name) -> str:
-    return f'[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({HOME.replace("github.com", "colab.research.google.com/github")}/blob/main/nbs/{name})'
+    "The picture, and the link to the notebook in Colab"
+    colab = 'https://colab.research.google.com'
+    page = f'{HOME.replace("https://github.com", f"{colab}/github")}/blob/main/nbs/{name}'
+    return f'[![Open in Colab]({colab}/assets/colab-badge.svg)]({page})'
 
 
-def markdown(name, text) -> dict:
-    return dict(cell_type='markdown', id=name, metadata={}, source=text.splitlines(True))
+def markdown(id, text) -> dict:
+    return dict(cell_type='markdown', id=id, metadata={}, source=text.splitlines(True))
+
+
+def code(id, text) -> dict:
+    source = text.splitlines(True)
+    return dict(
+        cell_type='code', execution_count=None, id=id, metadata={}, outputs=[], source=source
+    )
 
 
 def equipped(text, name) -> str:
-    "The notebook's text with badge and cell below its title, which has a cell of its own: nbdev makes the head of a page of it, and drops what else is there"
+    """The notebook's text with badge and cell below its title
+
+    The title has a cell of its own: nbdev makes the head of a page of it, and drops what else is
+    there."""
     book = json.loads(text)
-    book['cells'] = [
+    cells = [
         cell for cell in book['cells'] if "find_spec('idkl_nb')" not in ''.join(cell['source'])
     ]
-    place = next(n for n, cell in enumerate(book['cells']) if cell['cell_type'] == 'markdown')
-    title, _, rest = ''.join(book['cells'][place]['source']).partition('\n\n')
-    book['cells'][place]['source'] = title.splitlines(True)
-    if rest:
-        book['cells'].insert(place + 1, markdown('c01ab001', rest))
-    if book['cells'][place + 1]['cell_type'] != 'markdown':
-        book['cells'].insert(place + 1, markdown('c01ab001', ''))
-    paragraphs = [
-        part
-        for part in ''.join(book['cells'][place + 1]['source']).split('\n\n')
-        if part and not part.startswith('[![Open in Colab]')
-    ]
-    book['cells'][place + 1]['source'] = '\n\n'.join([badge(name), *paragraphs]).splitlines(True)
-    book['cells'].insert(
-        place + 2,
-        dict(
-            cell_type='code',
-            execution_count=None,
-            id='c01ab000',
-            metadata={},
-            outputs=[],
-            source=CELL.splitlines(True),
-        ),
-    )
+    place = next(n for n, cell in enumerate(cells) if cell['cell_type'] == 'markdown')
+
+    # what stands below the title in its cell gets one
+    title, _, rest = ''.join(cells[place]['source']).partition('\n\n')
+    cells[place]['source'] = title.splitlines(True)
+    if rest or cells[place + 1]['cell_type'] != 'markdown':
+        cells.insert(place + 1, markdown('c01ab001', rest))
+
+    intro = cells[place + 1]
+    parts = [part for part in ''.join(intro['source']).split('\n\n') if part]
+    parts = [part for part in parts if not part.startswith('[![Open in Colab]')]
+    intro['source'] = '\n\n'.join([badge(name), *parts]).splitlines(True)
+    cells.insert(place + 2, code('c01ab000', CELL))
+    book['cells'] = cells
     return json.dumps(book, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
 

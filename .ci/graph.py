@@ -1,4 +1,4 @@
-"""The graph of modules: floors in CONTRIBUTING.md, no circle, and the method apart from the workshop.
+"""The graph of modules: floors in CONTRIBUTING.md, no circle, the method apart from the workshop
 
 `python .ci/graph.py` writes the table between `<!-- graph -->` and `<!-- end -->`; `--check` only
 compares. A module stands one floor above the highest of those that it imports."""

@@ -1,4 +1,6 @@
-"Is this Python one that the pins were made for? And are the words of the command ones that `make setup` knows? One sentence if not."
+"""Is this Python one that the pins were made for, and are the words ones that `make setup` knows?
+
+One sentence if not. It runs under any Python, so it has no f-strings."""
 
 import sys
 from configparser import ConfigParser
@@ -15,10 +17,11 @@ oldest, newest = [
 def complaint(version, installer, torch):
     "What is wrong, in a sentence; None when nothing is"
     if not oldest <= tuple(version[:2]) <= newest:
-        return (
-            'Python %d.%d to %d.%d is needed, for which constraints.txt holds versions; this is %d.%d. Name another: make setup PYTHON=python%d.%d'
-            % (oldest + newest + tuple(version[:2]) + newest)
+        sentence = (
+            'Python %d.%d to %d.%d is needed, for which constraints.txt holds versions; '
+            'this is %d.%d. Name another: make setup PYTHON=python%d.%d'
         )
+        return sentence % (oldest + newest + tuple(version[:2]) + newest)
     if installer not in ('uv', 'pip'):
         return 'INSTALLER is uv or pip, not ' + installer
     if torch not in ('', 'cpu'):

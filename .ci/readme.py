@@ -1,6 +1,7 @@
-"""Write the scores of the last notebook into nbs/index.ipynb, and README.md from its Markdown cells, with links as they are from the top folder.
+"""Write the scores of the last notebook into nbs/index.ipynb, and README.md from its Markdown cells
 
-`--check` only compares. The tables stand between `<!-- scores -->` or `<!-- results -->` and `<!-- end -->`."""
+Links are written as they are from the top folder. `--check` only compares. The tables stand between
+`<!-- scores -->` or `<!-- results -->` and `<!-- end -->`."""
 
 import json
 import re
@@ -17,51 +18,46 @@ def cells(path):
 
 def printed() -> list:
     "The two tables that the last notebook printed: without and with re-ranking"
-    texts = [
-        ''.join(out.get('text', ''))
-        for cell in cells(root / 'nbs' / '13_end_to_end.ipynb')
-        if cell['cell_type'] == 'code'
-        for out in cell['outputs']
+    tables = []
+    for cell in cells(root / 'nbs' / '13_end_to_end.ipynb'):
+        for out in cell.get('outputs', []):
+            text = ''.join(out.get('text', ''))
+            if re.match(r'method +query to gallery', text):
+                tables.append(text.rstrip().splitlines())
+    return tables
+
+
+def scores(lines: list) -> str:
+    "Rank-1 and mAP of a printed table, as a table for people"
+    rows = {tuple(line.split()[:2]): line.split()[4:] for line in lines[1:]}  # by method and query
+
+    def row(name, method, show):
+        cells = [show(rows[method, query]) for query in ('infrared', 'visible')]
+        return f'| {name} | {cells[0]} | {cells[1]} |'
+
+    def both(numbers):  # rank-1, rank-5, rank-10, rank-20, mAP, mINP, chance, queries, gallery
+        return f'{numbers[0]} / {numbers[4]}'
+
+    def chance(numbers):
+        return f'{numbers[6]} / -'
+
+    gallery = rows['IDKL', 'infrared'][8]
+    table = [
+        '| | infrared asks: rank-1 / mAP | visible asks: rank-1 / mAP |',
+        '| --- | --- | --- |',
+        row('the baseline of the paper, `L_b`', 'L_b', both),
+        row('**IDKL**, the whole objective', 'IDKL', both),
+        row(f'guessing, among {gallery} pictures', 'IDKL', chance),
     ]
-    return [
-        text.rstrip().splitlines() for text in texts if re.match(r'method +query to gallery', text)
-    ]
+    return '\n'.join(table)
 
 
 def blocks() -> dict:
-    plain, reranked = printed()
-    fenced = [
-        '```text',
-        'no re-ranking',
-        *plain,
-        '',
-        'with re-ranking (scope all)',
-        *reranked,
-        '```',
-    ]
-    rows = {
-        tuple(line.split()[:2]): line.split()[4:] for line in plain[1:]
-    }  # (method, query) -> rank-1, 5, 10, 20, mAP, ...
-    scores = [
-        '| | infrared asks: rank-1 / mAP | visible asks: rank-1 / mAP |',
-        '| --- | --- | --- |',
-    ]
-    for method, name in (
-        ('L_b', 'the baseline of the paper, `L_b`'),
-        ('IDKL', '**IDKL**, the whole objective'),
-    ):
-        scores.append(
-            f'| {name} | '
-            + ' | '.join(
-                f'{rows[method, query][0]} / {rows[method, query][4]}'
-                for query in ('infrared', 'visible')
-            )
-            + ' |'
-        )
-    scores.append(
-        f'| guessing, among {rows["IDKL", "infrared"][8]} pictures | {rows["IDKL", "infrared"][6]} / - | {rows["IDKL", "visible"][6]} / - |'
-    )
-    return dict(scores='\n'.join(scores), results='\n'.join(fenced))
+    "What stands between the marks, by their name"
+    first, reranked = printed()
+    fenced = ['```text', 'no re-ranking', *first, '']
+    fenced += ['with re-ranking (scope all)', *reranked, '```']
+    return dict(scores=scores(first), results='\n'.join(fenced))
 
 
 def filled(text: str) -> str:
@@ -76,19 +72,12 @@ def filled(text: str) -> str:
 
 
 def readme() -> str:
-    text = '\n\n'.join(
-        filled(''.join(cell['source'])).strip()
-        for cell in cells(index)
-        if cell['cell_type'] == 'markdown'
-    )
-    text = re.sub(
-        r'\]\((?!https?:|#)([^)]+)\)', r'](nbs/\1)', text
-    )  # links and pictures lie in nbs/
-    return (
-        '<!-- Written by `make readme` from nbs/index.ipynb: change it there. -->\n\n'
-        + text.replace('](nbs/../', '](')
-        + '\n'
-    )
+    parts = [''.join(cell['source']) for cell in cells(index) if cell['cell_type'] == 'markdown']
+    text = '\n\n'.join(filled(part).strip() for part in parts)
+    # links and pictures lie in nbs/
+    text = re.sub(r'\]\((?!https?:|#)([^)]+)\)', r'](nbs/\1)', text).replace('](nbs/../', '](')
+    head = '<!-- Written by `make readme` from nbs/index.ipynb: change it there. -->'
+    return f'{head}\n\n{text}\n'
 
 
 def fresh_index() -> str:

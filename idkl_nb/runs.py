@@ -19,11 +19,11 @@ import torch
 from .common import DataError, write_whole
 from .datasets import Records, read_dataset
 from .features import FeatureTable, layout_name, score_features
-from .people import Garments
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig
 from .training import _about, _fingerprint
+from .wardrobe import Garments
 from .world import World
 from .writers import write_sysu
 

@@ -15,8 +15,9 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from idkl_nb.experiments import ROWS, Trial, append_row, changed, run_trial
+from idkl_nb.experiments import ROWS, changed
 from idkl_nb.steps import PRESETS
+from idkl_nb.trial import Trial, append_row, run_trial
 
 PRODUCTS = (F.conv2d, F.linear)
 OTHERS = (F.batch_norm, F.relu, torch.relu)

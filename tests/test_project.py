@@ -1,4 +1,4 @@
-"What holds for the project as a whole: modules, notebooks, README and pins in step with each other."
+"The project as a whole: modules, notebooks, README and pins are in step with each other."
 
 import ast
 import configparser
@@ -73,7 +73,9 @@ def test_notebooks_are_clean(copy):
 
 @pytest.mark.parametrize('name', pages)
 def test_running_a_notebook_writes_no_module(name):
-    "A broken cell that was saved in one chapter must not reach the package by running another: make export writes it, nothing else"
+    """A broken cell that was saved in one chapter must not reach the package by running another
+
+    make export writes it, nothing else."""
     assert not [
         source(cell) for cell in code[name] if re.search(r'nbdev_export|nb_export', source(cell))
     ]
@@ -166,7 +168,7 @@ import idkl_nb.training, idkl_nb.commands
 needless_for_training = [name for name in {not_needed} if name in sys.modules]
 
 import {modules}
-from idkl_nb.pictures import COLOURS, LOOK
+from idkl_nb.figures import COLOURS, LOOK
 print(json.dumps(dict(
     torch_with_the_world=torch_with_the_world, needless_for_training=needless_for_training,
     colours=list(COLOURS), look=LOOK,
@@ -188,7 +190,9 @@ NOT_NEEDED = (
 
 @pytest.fixture(scope='module')
 def imported(tmp_path_factory):
-    "What a process says that imports the package from anywhere: the world first, then training, then every module"
+    """What a process says that imports the package from anywhere
+
+    The world first, then training, then every module."""
     modules = ', '.join(
         f'idkl_nb.{path.stem}' for path in sorted((root / 'idkl_nb').glob('[a-z]*.py'))
     )
@@ -232,7 +236,7 @@ def test_the_install_cell_asks_for_extras_that_are_there():
         re.findall(r'\[(\w+)\]', install) == ['chapters']
         and 'chapters_requirements' in (root / 'settings.ini').read_text()
     )
-    assert f"'{settings()['git_url']}'" in install
+    assert settings()['git_url'] in install
 
 
 modules = {
@@ -369,7 +373,8 @@ def test_supported_pythons_are_the_same_everywhere():
         (
             (3, 10, 13),
             ['uv', ''],
-            'Python 3.11 to 3.14 is needed, for which constraints.txt holds versions; this is 3.10. Name another: make setup PYTHON=python3.14',
+            'Python 3.11 to 3.14 is needed, for which constraints.txt holds versions; '
+            'this is 3.10. Name another: make setup PYTHON=python3.14',
         ),
         ((3, 15, 0), ['uv', ''], 'this is 3.15'),
         ((3, 12, 0), ['conda', ''], 'INSTALLER is uv or pip, not conda'),

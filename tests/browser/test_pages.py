@@ -1,6 +1,8 @@
-"""The pages of the site, rendered in pure Python, in a real browser at the width of a desk and of a phone: nothing sticks out, every picture is there, no link leads under the bar at the top.
+"""The pages of the site in a real browser, at the width of a desk and of a phone
 
-IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay source here: KaTeX comes from the network, which is shut."""
+They are rendered in pure Python. Nothing sticks out, every picture is there, no link leads under
+the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay
+source here: KaTeX comes from the network, which is shut."""
 
 import importlib.util
 import os
@@ -28,8 +30,19 @@ spec.loader.exec_module(site)
 
 
 OUTSIDE = """() => {
-    const scrolls = element => { for (let up = element; up; up = up.parentElement) if (['auto', 'scroll'].includes(getComputedStyle(up).overflowX) && up !== document.documentElement && up !== document.body) return true }
-    return [...document.querySelectorAll('main *')].filter(element => element.getBoundingClientRect().width && element.getBoundingClientRect().right > innerWidth + 1 && !scrolls(element)).map(element => element.outerHTML.slice(0, 90)) }"""
+    const whole = [document.documentElement, document.body]
+    const scrolls = element => {
+        for (let up = element; up && !whole.includes(up); up = up.parentElement)
+            if (['auto', 'scroll'].includes(getComputedStyle(up).overflowX)) return true }
+    const sticksOut = element => {
+        const box = element.getBoundingClientRect()
+        return box.width && box.right > innerWidth + 1 && !scrolls(element) }
+    const elements = [...document.querySelectorAll('main *')].filter(sticksOut)
+    return elements.map(element => element.outerHTML.slice(0, 90)) }"""
+PICTURES = """() => {
+    const here = image => image.src.startsWith('file:') || image.src.startsWith('data:')
+    const whole = image => image.complete && image.naturalWidth
+    return [...document.images].filter(here).every(whole) }"""
 
 
 @pytest.fixture(scope='module')
@@ -60,35 +73,37 @@ def test_pages_fit_and_have_their_pictures(pages, width, scheme, tmp_path):
         )
         for path in pages:
             page.goto(path.as_uri())
-            assert page.evaluate(
-                'document.documentElement.scrollWidth'
-            ) <= width and not page.evaluate(OUTSIDE), (
-                f'{path.name} at {width} pixels: {page.evaluate(OUTSIDE)[:3]}'
-            )
-            assert page.evaluate(
-                '[...document.images].filter(image => image.src.startsWith("file:") || image.src.startsWith("data:")).every(image => image.complete && image.naturalWidth)'
-            ), f'{path.name}: a picture is missing'
-            if path.stem in ('index', '08_tgsa', '94_symbols'):
+            outside = page.evaluate(OUTSIDE)
+            assert not outside, f'{path.name} at {width} pixels: {outside[:3]}'
+            assert page.evaluate('document.documentElement.scrollWidth') <= width, path.name
+            assert page.evaluate(PICTURES), f'{path.name}: a picture is missing'
+            if path.stem in ('index', '08_tgsa', 'symbols', 'heatmaps'):
                 page.screenshot(path=kept / f'page-{path.stem}-{width}-{scheme}.png')
         ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
         assert (sum(map(int, ground.strip('rgb()').split(','))) < 384) == (scheme == 'dark'), ground
         browser.close()
 
 
-# Quarto's bars at the top: 64 pixels high, 82 in the dark theme; up to 991 pixels of width a second one is under the first.
-# It lies over the page, shifts sections by itself, and moves up when the page is read on.
+# Quarto's bars at the top: 64 pixels high, 82 in the dark theme; up to 991 pixels of width a second
+# one is under the first. It lies over the page, shifts sections by itself, and moves up when the
+# page is read on.
 AS_QUARTO = """([width, dark]) => {
     const bar = document.querySelector('#quarto-header')
     document.documentElement.style.cssText = 'scroll-behavior: auto'
     const height = (dark ? 82 : 64) + (width < 992 ? 50 : 0)
     bar.className = ''
-    bar.style.cssText = `position: fixed; top: 0; left: 0; right: 0; height: ${height}px; overflow: hidden`
+    bar.style.cssText = 'position: fixed; top: 0; left: 0; right: 0; overflow: hidden'
+    bar.style.height = `${height}px`
     document.body.style.paddingTop = `${height}px`
     const style = document.createElement('style')
-    style.textContent = `section:target::before { content: ""; display: block; height: ${height}px; margin: -${height}px 0 0; }`
+    const box = `display: block; height: ${height}px; margin: -${height}px 0 0;`
+    style.textContent = `section:target::before { content: ""; ${box} }`
     document.head.appendChild(style)
     return height }"""
-TOP = """id => { location.hash = ''; location.hash = id; return document.getElementById(id).getBoundingClientRect().top }"""
+TOP = """id => {
+    location.hash = ''
+    location.hash = id
+    return document.getElementById(id).getBoundingClientRect().top }"""
 
 
 @pytest.mark.parametrize('width', [1400, 390])

@@ -1,6 +1,7 @@
 """Every notebook from top to bottom in a fresh kernel, and its figures.
 
-IDKL_EXECUTED names a folder for the executed notebooks; where it already holds one, the figures must have the same pixels as there."""
+IDKL_EXECUTED names a folder for the executed notebooks. Where it already holds one, the figures
+must have the same pixels as there."""
 
 import base64
 import io
@@ -16,21 +17,19 @@ from PIL import Image
 
 folder = Path(__file__).resolve().parents[2] / 'nbs'
 TIMED = {'speed.ipynb'}  # draws what it measures
-SKIPPED = re.compile(
-    r'^#\| *(cuda|slow|eval: *false)', re.M
-)  # the flags are those that nbdev_test leaves out
+# the flags are those that nbdev_test leaves out
+SKIPPED = re.compile(r'^#\| *(cuda|slow|eval: *false)', re.M)
 
 
 def pictures(book):
     "The PNG outputs of a notebook: (number of the cell, pixels)"
-    found = [
-        (n, out.data['image/png'])
-        for n, cell in enumerate(book.cells)
-        if cell.cell_type == 'code'
-        for out in cell.outputs
-        if 'image/png' in out.get('data', {})
-    ]
-    return [(n, np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))) for n, png in found]
+    found = []
+    for n, cell in enumerate(book.cells):
+        for out in cell.get('outputs', []):
+            png = out.get('data', {}).get('image/png')
+            if png:
+                found.append((n, np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -39,9 +38,8 @@ def pictures(book):
     ids=lambda path: path.relative_to(folder).as_posix(),
 )
 def test_runs_in_a_fresh_kernel(path, monkeypatch):
-    monkeypatch.delenv(
-        'MPLBACKEND', raising=False
-    )  # as in JupyterLab: figures go into the notebook
+    # as in JupyterLab: figures go into the notebook
+    monkeypatch.delenv('MPLBACKEND', raising=False)
     book = nbformat.read(path, 4)
     book.cells = [cell for cell in book.cells if not SKIPPED.search(cell.source)]
     drawn = [n for n, _ in pictures(book)]
@@ -54,17 +52,16 @@ def test_runs_in_a_fresh_kernel(path, monkeypatch):
     assert [n for n, _ in pictures(book)] == drawn, (
         'the cells with figures are others than in the notebook as it is kept'
     )
-    kept = os.environ.get('IDKL_EXECUTED')
-    if not kept:
+    earlier = os.environ.get('IDKL_EXECUTED')
+    if not earlier:
         return
-    file = Path(kept) / path.relative_to(folder)
-    if file.exists() and path.name not in TIMED:
-        for (n, new), (m, old) in zip(
-            pictures(book), pictures(nbformat.read(file, 4)), strict=True
-        ):
-            assert n == m and new.shape == old.shape and (new == old).all(), (
-                f'the figure of cell {n} is another: {book.cells[n].source[:200]}'
-            )
-    else:
+
+    file = Path(earlier) / path.relative_to(folder)
+    if not file.exists() or path.name in TIMED:
         file.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(book, file)
+        return
+    then = pictures(nbformat.read(file, 4))
+    for (n, new), (m, old) in zip(pictures(book), then, strict=True):
+        message = f'the figure of cell {n} is another: {book.cells[n].source[:200]}'
+        assert n == m and np.array_equal(new, old), message

@@ -1,0 +1,541 @@
+"Explorers: widgets that are tied to a picture, and the seven that there are."
+
+import time
+from dataclasses import replace
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from idkl_nb import explorers
+from idkl_nb.batches import eval_loader, eval_transform
+from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
+from idkl_nb.datasets import read_sysu
+from idkl_nb.explore_losses import alignment_explorer, objective_explorer
+from idkl_nb.explore_network import purifier_explorer, retrieval_explorer
+from idkl_nb.explore_reversal import Reversal, reversal_explorer
+from idkl_nb.explore_tgsa import LIMIT, START, Plane, tgsa_explorer
+from idkl_nb.explore_world import world_explorer
+from idkl_nb.explorers import Explorer, choice, slider
+from idkl_nb.features import embed
+from idkl_nb.figures import BLUE, ORANGE, Figure
+from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.steps import PRESETS
+from idkl_nb.tgsa import kl_rows, tgsa_loss
+from idkl_nb.training import fit
+from idkl_nb.world import World
+from idkl_nb.writers import write_sysu
+
+H, W = 64, 32
+
+
+@pytest.fixture(autouse=True)
+def nobody_before():
+    "Close what a test has made"
+    yield
+    for explorer in list(explorers._ALIVE.values()):
+        explorer.close()
+
+
+def move_mouse(explorer, x, y, kind='mousemove', buttons=0):
+    "As the browser tells it"
+    across, up = explorer.figure.axes[0].transData.transform((x, y))
+    event = dict(type=kind, buttons=buttons, dataX=across)
+    explorer.mice[0]._dom_handlers(event | dict(dataY=explorer.figure.bbox.height - up))
+
+
+def drive(explorer, **values):
+    "Move one control after the other; how many pictures differed from the one before"
+    changed = 0
+    for label, value in values.items():
+        before = explorer.picture.value
+        explorer.controls[label].value = value
+        assert 'cannot' not in explorer.words.value, explorer.words.value
+        changed += explorer.picture.value != before
+    return changed
+
+
+class Parabola:
+    "An explorer that writes down what it is asked for"
+
+    def __init__(self):
+        self.calls, self.places = [], []
+        controls = dict(a=slider(1.0, -3.0, 3.0, 0.5), colour=choice(BLUE, ORANGE))
+        buttons = {'double': self.double}
+        self.explorer = Explorer('a parabola', self.draw, controls, buttons, pointer=self.point)
+
+    def draw(self, a, colour):
+        self.calls.append(a)
+        if a < 0:
+            raise ValueError(f'a = {a} < 0: this parabola opens down')
+        figure = Figure(figsize=(2, 1.5))
+        figure.subplots().plot(np.linspace(-1, 1) ** 2 * a, color=colour)
+        return figure, f'it reaches {a}'
+
+    def double(self):
+        self.explorer.set(a=2 * self.explorer.controls['a'].value)
+
+    def point(self, x, y, mouse):
+        self.places.append((x, y, mouse))
+        return mouse == 'press'
+
+
+def test_controls_follow_the_type_of_their_numbers():
+    assert type(slider(1, 0, 5)).__name__ == 'IntSlider'
+    assert type(slider(1, 0, 5, 0.5)).__name__ == 'FloatSlider'
+    assert choice('a', 'b').value == 'a'
+    assert choice('a', 'b', value='b').value == 'b'
+
+
+def test_the_picture_follows_the_controls():
+    explorer = Parabola().explorer
+    first = explorer.picture.value
+    assert first[:4] == b'\x89PNG'
+    assert first == explorer._repr_png_()
+    assert [widget.description for widget in explorer.controls.values()] == ['a', 'colour']
+
+    explorer.controls['a'].value = 1.5
+    assert explorer.words.value == 'it reaches 1.5'
+    assert explorer.picture.value != first
+    explorer.controls['a'].value = 1.0
+    assert explorer.picture.value == first  # back to the same pixels
+    explorer.controls['colour'].value = ORANGE
+    assert explorer.picture.value != first
+    explorer.buttons['double'].click()
+    assert explorer.words.value == 'it reaches 2.0'
+
+
+def test_an_error_is_told_in_words():
+    explorer = Parabola().explorer
+    explorer.controls['a'].value = -2.0
+    assert explorer.words.value == (
+        'This cannot be shown: a = -2.0 &lt; 0: this parabola opens down'
+    )
+    assert explorer.picture.layout.visibility == 'hidden'
+    with pytest.raises(ValueError, match='opens down'):
+        explorer.render()
+    explorer.controls['a'].value = 1.0
+    assert explorer.words.value == 'it reaches 1.0'
+    assert explorer.picture.layout.visibility == 'visible'
+
+
+def test_several_controls_move_and_one_picture_is_drawn():
+    parabola = Parabola()
+    parabola.calls.clear()
+    parabola.explorer.set(a=0.5, colour=ORANGE)
+    assert parabola.calls == [0.5]
+    parabola.explorer.set(**parabola.explorer.start)
+    assert parabola.explorer.words.value == 'it reaches 1.0'
+
+
+def test_the_mouse_is_told_in_the_numbers_of_the_axes():
+    parabola = Parabola()
+    parabola.calls.clear()
+    move_mouse(parabola.explorer, 0.5, 0.25)
+    move_mouse(parabola.explorer, 0.5, 0.25, buttons=1)
+    assert parabola.calls == []
+    move_mouse(parabola.explorer, -1, 0.5, 'mousedown', 1)
+    assert parabola.calls == [1.0]  # drawn anew only where `pointer` says so
+    expected = [(0.5, 0.25, 'move'), (0.5, 0.25, 'drag'), (-1, 0.5, 'press')]
+    for place, (x, y, mouse) in zip(parabola.places, expected, strict=True):
+        assert place[:2] == pytest.approx((x, y))
+        assert place[2] == mouse
+
+
+def test_a_move_of_another_thread_waits_and_is_not_lost():
+    explorer = Parabola().explorer
+    with explorer.hold():
+        hand = Thread(target=lambda: setattr(explorer.controls['a'], 'value', 1.5))
+        hand.start()
+        hand.join(0.2)
+        assert explorer.words.value == 'it reaches 1.0'
+    hand.join()
+    assert explorer.words.value == 'it reaches 1.5'
+
+
+def test_a_page_gets_widgets_and_a_picture():
+    bundle, _ = DisplayFormatter().format(Parabola().explorer)
+    assert {'image/png', 'text/plain'} <= set(bundle)
+    assert 'Run this cell' in bundle['text/plain']
+
+
+def test_the_next_explorer_of_a_name_leaves_nobody_who_listens():
+    first, second = Parabola(), Parabola()
+    old, new = first.explorer, second.explorer
+    first.calls.clear()
+    old.controls['a'].value = 3.0
+    old.buttons['double'].click()
+    assert first.calls == []
+    assert old.mice[0]._dom_handlers.callbacks == []
+    assert not any(widget._trait_notifiers for widget in old.controls.values())
+    assert not any(button._click_handlers.callbacks for button in old.buttons.values())
+    for widget in (*old.controls.values(), *old.buttons.values(), old.picture, old.words, old.box):
+        assert widget.comm is None
+    assert new.box.comm is not None
+
+    assert explorers._ALIVE == {'a parabola': new}
+    new.controls['a'].value = 2.5
+    assert second.calls[-1] == 2.5
+    old.close()
+    assert explorers._ALIVE == {'a parabola': new}
+    new.close()
+    assert explorers._ALIVE == {}
+
+
+# ------------------------------------------------------------------ the seven
+
+
+@pytest.fixture(scope='module')
+def records(tmp_path_factory):
+    "Eight people to train on and eight to test, one image of these left out"
+    folder = tmp_path_factory.mktemp('explorers') / 'sysu'
+    world = World(7, coupling=0.5, height=H, width=W)
+    write_sysu(world, folder, train=range(1, 9), val=[9], test=range(10, 18), images=4)
+    return read_sysu(folder)
+
+
+@pytest.fixture(scope='module')
+def test_records(records):
+    return records.where(split='test')[1:]
+
+
+@pytest.fixture(scope='module')
+def models():
+    torch.manual_seed(0)
+    bare = IDKLConfig('narrow', weights=None, lambda_ip=0.0)
+    whole = IDKLConfig('narrow', weights=None)
+    return {'L_b': IDKL(bare, 8).eval(), 'IDKL': IDKL(whole, 8).eval()}
+
+
+@pytest.fixture(scope='module')
+def pairs(records):
+    "Eight images of each modality, of the same people"
+    sides = []
+    for modality in (VISIBLE, INFRARED):
+        own = records.where(split='train', modality=modality)
+        first = np.unique(own.identity, return_index=True)[1]
+        sides.append(next(iter(eval_loader(own[first], eval_transform(H, W), 8))).images)
+    return sides
+
+
+NAMES = tuple(f'person {n}' for n in range(1, 9))
+
+
+@pytest.fixture(scope='module')
+def run(records, tmp_path_factory):
+    "Log and configuration of a short training"
+    config = replace(PRESETS['smoke'], epochs=4)
+    folder = tmp_path_factory.mktemp('run') / 'run'
+    _, log = fit(config, records.where(split='train'), folder, progress=False)
+    return log, config
+
+
+@pytest.fixture(scope='module')
+def logits():
+    g = torch.Generator().manual_seed(0)
+    shared, specific = 3 * torch.randn(2, 2, 12, 8, generator=g)
+    return tuple(shared), tuple(specific), torch.randint(8, (12,), generator=g)
+
+
+@pytest.fixture(scope='module')
+def courses():
+    rng = np.random.default_rng(0)
+    strengths = ('discriminator', 0.0, 1.0)
+    made = {}
+    for alpha in strengths:
+        made[alpha] = Reversal(rng.random((5, 40, 2)), rng.random(5), rng.random(5))
+    return made
+
+
+def test_world_explorer():
+    explorer = world_explorer()
+    assert drive(explorer, identity=2, camera=3, heading=180, step=1.0, dial=0.0) == 5
+
+    def gap():
+        return float(explorer.words.value.split()[5])
+
+    loose = gap()
+    explorer.controls['dial'].value = 1.0
+    assert gap() < 0.5 * loose
+    assert f'Top: {World(0, 1.0).identity(2).top.name}' in explorer.words.value
+
+
+def test_reversal_explorer(courses):
+    explorer = reversal_explorer(courses, np.arange(40) % 2, every=50)
+    assert drive(explorer, alpha='discriminator', step=100) == 2
+    assert drive(explorer, alpha=0.0) == 1
+    explorer.set(alpha=1.0, step=150)
+    assert f'modality of {courses[1.0].modality[3]:.0%}' in explorer.words.value
+    assert f'identity of {courses[1.0].identity[3]:.0%}' in explorer.words.value
+
+
+def test_purifier_explorer(models, pairs):
+    explorer = purifier_explorer(models['IDKL'], *pairs, NAMES)
+    assert drive(explorer, person=NAMES[1], channel=70) == 2
+    assert drive(explorer, mean_of_all=True) == 1
+    assert drive(explorer, channel=71) == 0  # the mean has no channel
+
+    with torch.no_grad():
+        maps = models['IDKL'].backbone(pairs[1]).specific[-1]
+        made = models['IDKL'].purifier(maps)
+    explorer.set(mean_of_all=False, person=NAMES[2], channel=9)
+    assert f' and {made.mask_e[2, 9]:.3f}, m_r = ' in explorer.words.value
+    assert f' and {made.mask_r[2, 9]:.3f} (visible' in explorer.words.value
+    drawn = explorer.render()[0].axes[0].images  # two rows of an image and five maps
+    assert len(drawn) == 12
+    assert drawn[8].get_array() == pytest.approx(made.normalised[2, 9].numpy(), abs=1e-4)
+    assert drawn[11].get_array() == pytest.approx(made.purified[2, 9].numpy(), abs=1e-4)
+    assert len({image.get_clim() for image in (*drawn[1:6], *drawn[7:])}) == 1  # one scale
+
+
+def test_a_network_without_purifier_is_refused(models, pairs):
+    with pytest.raises(ValueError, match='no purifier'):
+        purifier_explorer(models['L_b'], *pairs, NAMES)
+
+
+class Tgsa:
+    "A TGSA explorer, and what is drawn of it"
+
+    def __init__(self, **options):
+        self.explorer = tgsa_explorer(**options)
+        self.controls, self.buttons = self.explorer.controls, self.explorer.buttons
+
+    def points(self):  # (2, N, 2)
+        groups = self.explorer.render()[0].axes[0].collections
+        return torch.tensor(np.stack([group.get_offsets() for group in groups])).float()
+
+    def loss(self):
+        return float(self.explorer.words.value.split()[1].rstrip('.'))
+
+    def numbers(self):
+        return [self.controls['x'].value, self.controls['y'].value]
+
+
+def test_tgsa_points_are_moved_by_numbers_and_buttons():
+    tgsa = Tgsa()
+    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
+    assert drive(tgsa.explorer, x=1.0, y=-1.0) == 2
+    assert tgsa.points()[0, 0].tolist() == [1.0, -1.0]
+    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
+
+    before = tgsa.points()
+    tgsa.controls['point'].value = 'b3'  # another point: its numbers are shown, nothing moves
+    assert tgsa.numbers() == before[1, 2].tolist()
+    assert_close(tgsa.points(), before)
+    tgsa.buttons['left'].click()
+    tgsa.buttons['up'].click()
+    assert (tgsa.points()[1, 2] - before[1, 2]).tolist() == [-0.25, 0.25]
+    assert tgsa.numbers() == tgsa.points()[1, 2].tolist()
+    tgsa.controls['y'].value = 2.9
+    tgsa.buttons['up'].click()
+    assert tgsa.points()[1, 2, 1] == 3.0  # not beyond the edge
+
+
+def test_tgsa_points_are_dragged():
+    tgsa = Tgsa()
+    before = tgsa.points()
+    x, y = before[0, 1].tolist()
+    move_mouse(tgsa.explorer, x + 0.1, y, 'mousedown', 1)
+    move_mouse(tgsa.explorer, x + 0.5, y - 0.25, buttons=1)
+    move_mouse(tgsa.explorer, 0, 0)  # let go: a mouse that only passes moves nothing
+    assert tgsa.controls['point'].value == 'a2'
+    moved = tgsa.points() - before
+    assert moved[0, 1].tolist() == pytest.approx([0.5, -0.25], abs=1e-5)
+    assert (moved != 0).any(-1).sum() == 1
+    assert tgsa.numbers() == pytest.approx(tgsa.points()[0, 1].tolist())
+    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
+    before = tgsa.points()
+    move_mouse(tgsa.explorer, 9, 0, buttons=1)
+    assert torch.equal(tgsa.points(), before)  # outside
+
+
+def test_tgsa_descends_with_one_group_or_both():
+    tgsa = Tgsa()
+    tgsa.controls['moving'].value = 'b alone'
+    began, before = tgsa.loss(), tgsa.points()
+    tgsa.buttons['descend'].click()
+    assert torch.equal(tgsa.points()[0], before[0])
+    assert (tgsa.points()[1] != before[1]).any()
+    assert tgsa.loss() < began
+    tgsa.buttons['start again'].click()
+    assert_close(tgsa.points(), before)
+
+    points = torch.tensor(START).requires_grad_()
+    (slope,) = torch.autograd.grad(tgsa_loss(*points), points)  # one step by hand
+    one = Tgsa(steps=1)
+    one.buttons['descend'].click()
+    assert_close(one.points(), (points - 0.1 * slope).detach(), atol=1e-5, rtol=0)
+
+
+def test_tgsa_points_stay_within_the_plane():
+    far = torch.full((2, 2, 2), LIMIT)
+    far[1] = -LIMIT
+    far[0, 0, 0] = 1.0
+    wide = Tgsa(points=far)
+    wide.controls['rate'].value = 0.5
+    wide.buttons['descend'].click()
+    assert wide.points().abs().max() <= LIMIT
+    assert torch.isfinite(wide.points()).all()
+    assert Plane(far).nearest(0.9, 2.9) == 'a1'
+
+
+@pytest.mark.parametrize(
+    'term, stopped, moved',
+    [
+        ('MDR', 'Q (infrared)', 'P (visible)'),
+        ('CSA, infrared image', 'P (shared)', 'Q (specific)'),
+        ('CSA, visible image', 'P (shared)', 'Q (specific)'),
+    ],
+)
+def test_alignment_explorer(logits, term, stopped, moved):
+    shared, specific, ids = logits
+    explorer = alignment_explorer(shared, specific, ids)
+    infrared = int('infrared' in term)
+    p, q = shared if term == 'MDR' else (shared[infrared], specific[infrared])
+    p, q = ((z[9:10] / 0.5).log_softmax(1) for z in (p, q))
+    direction = 'KL(Q, P)' if term == 'MDR' else 'KL(P, Q)'
+    explorer.set(term=term, pair=9, temperature=0.5, direction=direction, stop_gradient=stopped[0])
+    kl = float(explorer.words.value.split(' = ')[1].split('. ')[0])
+    expected = kl_rows(q, p) if term == 'MDR' else kl_rows(p, q)
+    assert kl == pytest.approx(expected.item(), abs=1e-4)
+    assert f'{stopped} 0.0000' in explorer.words.value
+    assert f'{moved} 0.0000' not in explorer.words.value
+
+
+def test_alignment_explorer_moves_logits_at_the_cost_of_others(logits):
+    explorer = alignment_explorer(*logits)
+    changes = dict(term='MDR', pair=9, temperature=0.5, direction='KL(Q, P)', stop_gradient='Q')
+    assert drive(explorer, **changes) == 5
+    p, q = explorer.render()[0].axes[1].lines[:2]
+    assert p.get_ydata().sum() == pytest.approx(0.0, abs=1e-4)
+    assert np.abs(q.get_ydata()).max() == 0.0
+
+
+def test_retrieval_explorer_moves(models, test_records):
+    explorer = retrieval_explorer(models, test_records, H, W, query=17)
+    move_mouse(explorer, 4.7, 1.0)
+    assert explorer.controls['rank'].value == 4
+    assert 'query and rank 4 ' in explorer.words.value
+    shown = explorer.picture.value
+    for x, y in ((4.8, 3.0), (0.5, 1.0), (99, 1.0)):
+        move_mouse(explorer, x, y)
+    assert (explorer.controls['rank'].value, explorer.picture.value) == (4, shown)
+
+    changes = dict(query=3, network='IDKL', reranking='gallery', rank=3, block=5)
+    assert drive(explorer, **changes, feature='purified', asks='visible') == 7
+    explorer.controls['network'].value = 'L_b'  # it has no purifier
+    sentence = 'cannot be shown: purified: this network has no purifier'
+    assert sentence in explorer.words.value
+
+
+def test_retrieval_explorer_against_the_definition(models, test_records):
+    explorer = retrieval_explorer(models, test_records, H, W)
+    sides = []
+    for modality in (VISIBLE, INFRARED):
+        own = test_records.where(modality=modality)
+        sides.append(embed(models['L_b'].embedder(), own, H, W, progress=False))
+    visible, infrared = sides
+    for query in (3, 11, 17):
+        explorer.set(query=query, asks=MODALITIES[INFRARED])
+        unit = F.normalize(infrared.features[query : query + 1])
+        distances = 1 - unit @ F.normalize(visible.features).T  # (1, G)
+        order = distances[0].argsort(stable=True).numpy()
+        right = visible.records.identity[order] == infrared.records.identity[query]  # (G,)
+        precision = (np.cumsum(right) / np.arange(1, len(right) + 1))[right].mean()
+        rank = right.argmax() + 1
+        sentence = f'precision {precision:.1%}; the first right image is at rank {rank} '
+        assert sentence in explorer.words.value
+        texts = [text.get_text() for text in explorer.render()[0].axes[0].texts]
+        marks = ''.join(text[0] for text in texts if text[0] in '✓✗')
+        assert marks == ''.join('✗✓'[int(r)] for r in right[:8])
+
+
+def test_objective_explorer(run):
+    log, config = run
+    model = config.model
+    images = 2 * config.P * config.K
+    explorer = objective_explorer(log, model, images)
+    tail = log.tail(max(1, len(log) // 10))
+
+    def total():
+        return float(explorer.words.value.split()[4].rstrip(':'))
+
+    assert model.reduction == 'mean'
+    assert total() == pytest.approx(tail.total.mean(), abs=0.006)  # the total of the run
+    explorer.set(reduction='sum')
+    expected = tail.total.mean()
+    for name, rows in dict(tgsa=images, csa=images, mdr=images / 2).items():
+        expected += getattr(model, f'lambda_{name}') * (rows - 1) * tail[name].mean()
+    assert total() == pytest.approx(expected, abs=0.006)
+
+    explorer.set(**explorer.start)
+    lambdas = dict(lambda_ip=1.0, lambda_tgsa=0.0, lambda_csa=1.0, lambda_mdr=2.0)
+    assert drive(explorer, **lambdas) == 4
+    assert drive(explorer, reduction='sum') == 1
+    explorer.controls['lambda_mdr'].value = -1.0
+    sentence = 'cannot be shown: lambda_mdr must be a number of at least 0'
+    assert sentence in explorer.words.value
+    explorer.set(lambda_ip=0.0, lambda_tgsa=0.0, lambda_csa=0.0, lambda_mdr=0.0)
+    assert 'L_b 100.0%' in explorer.words.value
+
+
+def other(widget, n):
+    "A value of a control that is not its present one"
+    if hasattr(widget, 'options'):
+        return widget._options_values[(widget.index + 1) % len(widget.options)]
+    if isinstance(widget.value, bool):
+        return not widget.value
+    step = getattr(widget, 'step', 1) or 1
+    return widget.value + (step if n % 2 == 0 else -step)
+
+
+def processor_time(act):
+    began = time.process_time()
+    act()
+    return time.process_time() - began
+
+
+def empty_panels():
+    figure = Figure(figsize=(6.6, 2.4), layout='constrained')
+    figure.subplots(1, 2)
+    figure._repr_png_()
+
+
+def test_all_answer_soon_and_each_handle_has_a_label(
+    models, test_records, pairs, run, logits, courses
+):
+    "Soon: within the time of eight figures without anything in them"
+    log, config = run
+    makers = {
+        'the world': world_explorer,
+        'gradient reversal': lambda: reversal_explorer(courses, np.arange(40) % 2, every=50),
+        'the purifier': lambda: purifier_explorer(models['IDKL'], *pairs, NAMES),
+        'TGSA': tgsa_explorer,
+        'CSA and MDR': lambda: alignment_explorer(*logits),
+        'retrieval': lambda: retrieval_explorer({'IDKL': models['IDKL']}, test_records, H, W),
+        'the objective': lambda: objective_explorer(log, config.model, images=24),
+    }
+    for name, make in makers.items():
+        old = make()
+        before = old.picture.value
+        explorer = make()
+        assert explorers._ALIVE[name] is explorer
+        assert explorer.picture.value == before  # the same pixels
+        handles = (*explorer.controls.values(), *explorer.buttons.values())
+        assert all(widget.description for widget in handles)
+
+        empty = np.median([processor_time(empty_panels) for _ in range(3)])
+        seconds = []
+        for n in range(2):
+            for widget in explorer.controls.values():
+                value = other(widget, n)
+                seconds.append(processor_time(lambda: setattr(widget, 'value', value)))
+        assert np.median(seconds) < 8 * empty, name
+        assert old.picture.value == before
+        explorer.set(**explorer.start)
+        assert 'cannot' not in explorer.words.value
+    assert set(explorers._ALIVE) == set(makers)
