@@ -27,6 +27,7 @@ from .batches import eval_loader, eval_transform
 from .common import INFRARED, MODALITIES, VISIBLE
 from .csa import csa_loss
 from .datasets import Records
+from .distances import retrieval_distances
 from .features import embed
 from .metrics import retrieval_scores
 from .model import IDKL, IDKLConfig, IDKLObjective
@@ -44,7 +45,6 @@ from idkl_nb.pictures import (
     picture,
     pixels,
 )
-from .protocols import retrieval_distances
 from .tgsa import affinity, tgsa_loss
 from .world import World
 

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from .batches import IMAGENET_MEAN, IMAGENET_STD, Images
 from .common import INFRARED, MODALITIES, VISIBLE
 from .datasets import Records
+from .distances import retrieval_distances
 from .model import IDKL
-from .protocols import ProtocolScores, retrieval_distances
+from .protocols import ProtocolScores
 
 # %% ../nbs/workshop/pictures.ipynb #2859477c
 COLOURS = (

@@ -18,10 +18,11 @@ import torch
 
 from .common import DataError, write_whole
 from .datasets import Records, read_dataset
-from .features import FeatureTable, layout_name, score_features
+from .features import FeatureTable
 from .people import Garments
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
+from .scoring import layout_name, score_features
 from .steps import PRESETS, TrainConfig
 from .training import _about, _fingerprint
 from .world import World
