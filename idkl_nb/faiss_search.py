@@ -17,7 +17,7 @@ from .features import FeatureTable
 @typed
 def to_faiss(
     table: FeatureTable,  # the gallery
-    kind: Literal['flat', 'ivf'] = 'flat',  # exact; or cells, of which a search opens a few
+    index_type: Literal['flat', 'ivf'] = 'flat',  # exact; or cells, of which a search opens a few
     nlist: int | None = None,  # cells of 'ivf', 1 to N; None: the square root of N
     nprobe: int = 1,  # cells that a search opens; can be changed later as `index.nprobe`
 ):  # a FAISS index by inner product; ask it with features of length one
@@ -39,7 +39,7 @@ def to_faiss(
 
     x = F.normalize(table.features.float()).numpy()  # (N, C)
     index = faiss.IndexFlatIP(x.shape[1])
-    if kind == 'ivf':
+    if index_type == 'ivf':
         index = faiss.IndexIVFFlat(index, x.shape[1], nlist, faiss.METRIC_INNER_PRODUCT)
         index.train(x)
         index.nprobe = nprobe

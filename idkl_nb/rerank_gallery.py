@@ -37,7 +37,7 @@ class Slots(NamedTuple):
         self,
         X: csr_array,  # (b*n, n)
     ) -> csr_array:  # (b*S, n)
-        "The rows of the points that the queries name, in the order of the slots"
+        "The columns of the points that the queries name, as rows in the order of the slots"
         n = X.shape[1]
         row = entry_rows(X)
         slots = self.slot_of[row // n * n + X.indices]

@@ -26,7 +26,7 @@ from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
 def noise(records, **about):
     features = torch.randn(len(records), 8, generator=torch.Generator().manual_seed(0))
-    return FeatureTable(features + records.identity[:, None], records, about)
+    return FeatureTable(features + torch.as_tensor(records.identity)[:, None], records, about)
 
 
 class Bench:
@@ -158,9 +158,8 @@ def test_trials_come_in_their_own_order(bench, tmp_path, capsys):
 )
 def test_what_cannot_be_done_is_refused_in_words(bench, words, message, capsys):
     places = dict(trial1=bench.trials[1], trial10=bench.trials[10], **vars(bench))
-    code, out, err = command(capsys, '--features', *words.format(**places).split())
-    assert (code, out) == (2, '')
-    assert message in err and 'Traceback' not in err
+    code, _, err = command(capsys, '--features', *words.format(**places).split())
+    assert code == 2 and message in err and 'Traceback' not in err
 
 
 def test_a_refusal_is_one_line(bench, capsys):
@@ -294,7 +293,7 @@ def test_cells_that_there_are_not(gallery, options):
 
 
 def test_an_unknown_index(gallery):
-    with pytest.raises(TypeCheckError, match="(?s)parameter 'kind'.*'tree'.*'flat', 'ivf'"):
+    with pytest.raises(TypeCheckError, match="(?s)parameter 'index_type'.*'tree'.*'flat', 'ivf'"):
         to_faiss(gallery, 'tree')
 
 
