@@ -1380,7 +1380,7 @@ area(
         'an unknown index',
         lambda b: to_faiss(b.table(), 'tree'),
         TypeCheckError,
-        "(?s)parameter 'kind'.*Actual value: 'tree'.*'flat', 'ivf'",
+        "(?s)parameter 'index_type'.*Actual value: 'tree'.*'flat', 'ivf'",
     ),
 )
 
