@@ -234,6 +234,10 @@ def test_queries_without_a_match_are_counted(sysu):
     without_match = Qr.where(identity=range(3, 8), camera=3)
     assert trials.queries[0] - trials.valid[0] == len(without_match) > 0
 
+    six = Qr.camera == 6  # stands elsewhere
+    trials = SYSU(mode='indoor', draws='seeded').evaluate(Q[six], Qr[six], G[seen], Gr[seen]).trials
+    assert (trials.valid == trials.queries).all()
+
 
 def test_the_order_handed_over_does_not_matter(sysu):
     Q, Qr, G, Gr = sysu
