@@ -37,7 +37,7 @@ from idkl_nb.datasets import (
     is_image,
 )
 from .findings import KINDS, SEVERITIES, Report, finding, look_at_all
-from .protocols import read_sysu_draws
+from .sysu_draws import read_sysu_draws
 
 # %% ../nbs/workshop/check.ipynb #1760d217
 @dataclass(frozen=True)

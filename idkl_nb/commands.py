@@ -29,7 +29,8 @@ from .checkpoints import load_released_checkpoint
 from .common import MODALITIES, DataError, make_folder, write_whole
 from .datasets import SUFFIXES, Records, image_files, read_dataset
 from .evaluate import messages
-from .features import FeatureTable, check_unseen, embed, save_features
+from .feature_files import save_features
+from .features import FeatureTable, embed
 from idkl_nb.runs import (
     Experiment,
     ToTensorBoard,
@@ -45,6 +46,7 @@ from idkl_nb.runs import (
     score_table,
     trained_on,
 )
+from .scoring import check_unseen
 from .steps import PRESETS, TrainConfig
 from .training import _about, fit, load, precision_of, resume, settings_to_resume
 from .world import World

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from .common import INFRARED, MODALITIES, VISIBLE
 from .datasets import Records
+from .distances import retrieval_distances
 from .metrics import retrieval_scores
 from .model import BASELINE
-from .protocols import retrieval_distances
 from .steps import TrainConfig
 
 # %% ../nbs/13_end_to_end.ipynb #5fe43007

@@ -24,7 +24,7 @@ from .heatmaps import FEATURES, heat_map, pixels, show_heat
 from .metrics import retrieval_scores
 from .model import IDKL
 from .pictures import nearest
-from .protocols import retrieval_distances
+from .distances import retrieval_distances
 
 # %% ../nbs/workshop/explore_network.ipynb #ea93b0ed
 def _masks(ax, masks: dict, row: int, channel: int | None):

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'WORTH', 'Device', 'Precision', 'best_precision', 'check_precision', 'decide', 'convolution_seconds',
-           'bfloat16_gain', 'this_device', 'autocast']
+           'bfloat16_gain', 'default_device', 'this_device', 'autocast']
 
 # %% ../nbs/workshop/precision.ipynb #e8f165ee
 import time
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 # %% ../nbs/workshop/precision.ipynb #6152ae0c
@@ -25,14 +27,12 @@ class Device:
     type: str  # 'cpu', 'cuda' or 'mps'
     name: str  # as its maker calls it
     capability: tuple[int, int] | None = None  # of an NVIDIA GPU
-    gain: float | None = (
-        None  # of a CPU: how many times as fast as float32 bfloat16 is; None: not known
-    )
+    gain: float | None = None  # of a CPU: float32's time over bfloat16's; None: not known
 
 
 @dataclass(frozen=True)
 class Precision:
-    "What was asked for, what is used, and why"
+    "What is wanted, what is used, and why; runs keep it under these names"
 
     asked: str  # 'auto', 'no', 'bf16' or 'fp16'
     used: str  # 'no', 'bf16' or 'fp16'
@@ -49,54 +49,50 @@ def best_precision(
 ) -> tuple[str, str]:  # a key of `PRECISIONS`, and the reason
     "The fastest precision that is sound on a device"
     if device.type == 'cuda':
-        number = '{}.{}'.format(*device.capability)
-        if device.capability >= (8, 0):
-            return 'bf16', f'compute capability {number} has instructions for bfloat16'
-        return (
-            'fp16',
-            f'compute capability {number} has no instructions for bfloat16, and has them for float16',
-        )
+        major, minor = device.capability
+        name = f'compute capability {major}.{minor}'
+        if major >= 8:
+            return 'bf16', f'{name} has instructions for bfloat16'
+        return 'fp16', f'{name} has no instructions for bfloat16, and has them for float16'
+
     if device.type == 'cpu':
         if device.gain is None:
             return 'no', 'bfloat16 was not measured'
-        faster = device.gain > WORTH
         speed = f'a convolution in bfloat16 is {device.gain:.1f} times as fast as in float32'
-        return ('bf16' if faster else 'no'), speed
+        return ('bf16' if device.gain > WORTH else 'no'), speed
     return 'no', 'float32 is right on every version of it'
 
 
 def check_precision(
-    asked: str,  # 'auto', 'no', 'bf16' or 'fp16'
+    precision: str,  # 'auto', 'no', 'bf16' or 'fp16'
 ):
     "Raise ValueError for an unknown word"
-    if asked not in ('auto', *PRECISIONS):
+    if precision not in ('auto', *PRECISIONS):
         raise ValueError(
-            f"precision must be 'auto', 'no' (float32), 'bf16' or 'fp16', got {asked!r}"
+            f"precision must be 'auto', 'no' (float32), 'bf16' or 'fp16', got {precision!r}"
         )
 
 
 def decide(
-    asked: str,  # 'auto', 'no', 'bf16' or 'fp16'
+    precision: str,  # 'auto', 'no', 'bf16' or 'fp16'
     device: Device,
 ) -> Precision:
     "The precision that is used on a device. Raises ValueError for an unknown word"
-    check_precision(asked)
+    check_precision(precision)
     best, reason = best_precision(device)
-    if asked == 'auto':
-        return Precision(asked, best, device.name, reason, slow=False)
+    if precision == 'auto':
+        return Precision(precision, best, device.name, reason, slow=False)
 
-    slow = asked != best and asked != 'no'
-    note = (
-        f'asked for; auto would take {PRECISIONS[best]}, for {reason}'
-        if asked != best
-        else f'asked for; {reason}'
-    )
-    return Precision(asked, asked, device.name, note, slow)
+    note = f'asked for; {reason}'
+    if precision != best:
+        note = f'asked for; auto would take {PRECISIONS[best]}, for {reason}'
+    slow = precision not in (best, 'no')
+    return Precision(precision, precision, device.name, note, slow)
 
 # %% ../nbs/workshop/precision.ipynb #5d920df4
 def convolution_seconds(
-    images: torch.Tensor,  # (B, C, H, W)
-    weight: torch.Tensor,  # (C, C, 3, 3), with gradient
+    images: Float[Tensor, 'B C H W'],
+    weight: Float[Tensor, 'C C 3 3'],  # with gradient
     dtype: torch.dtype,  # to compute in
 ) -> float:
     "Time of one convolution, forward and backward"
@@ -112,37 +108,37 @@ def bfloat16_gain(
     "How many times as fast as in float32 a convolution in bfloat16 is on this CPU"
     images = torch.ones(32, 64, 16, 8).to(memory_format=torch.channels_last)
     weight = torch.ones(64, 64, 3, 3, requires_grad=True)
-    long, short = [], []
     convolution_seconds(images, weight, torch.float32)  # the first one prepares
 
-    for round in range(rounds):
-        long.append(convolution_seconds(images, weight, torch.float32))
-        short.append(convolution_seconds(images, weight, torch.bfloat16))
-        if round and min(short) > 5 * min(long):
+    float32 = []
+    bfloat16 = []
+    for number in range(rounds):
+        float32.append(convolution_seconds(images, weight, torch.float32))
+        bfloat16.append(convolution_seconds(images, weight, torch.bfloat16))
+        if number and min(bfloat16) > 5 * min(float32):
             break
-    return min(long) / min(short[1:] or short)
+    return min(float32) / min(bfloat16[1:] or bfloat16)  # the first one prepares here, too
 
 
 _gains = {}  # by number of threads: measured once in a process
+
+
+def default_device() -> str:
+    "A GPU if there is one, else the CPU"
+    if torch.cuda.is_available():
+        return 'cuda'
+    return 'mps' if torch.backends.mps.is_available() else 'cpu'
 
 
 def this_device(
     device=None,  # a torch device or its name; None: a GPU if there is one, else the CPU
 ) -> Device:
     "A device of this machine"
-    if device is None:
-        device = (
-            'cuda'
-            if torch.cuda.is_available()
-            else 'mps'
-            if torch.backends.mps.is_available()
-            else 'cpu'
-        )
-    device = torch.device(device)
+    device = torch.device(default_device() if device is None else device)
     if device.type == 'cuda':
-        return Device(
-            'cuda', torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
-        )
+        name = torch.cuda.get_device_name(device)
+        return Device('cuda', name, torch.cuda.get_device_capability(device))
+
     if device.type == 'cpu':
         threads = torch.get_num_threads()
         if threads not in _gains:
@@ -155,10 +151,10 @@ def autocast(
     precision: str,  # 'auto', 'no', 'bf16' or 'fp16'
     device,  # a torch device or its name
 ):
-    "A context in which networks compute in a precision; without gradients, since nothing is scaled"
+    "A context in which networks compute in a precision; without gradients: nothing is scaled"
     check_precision(precision)
-    used = decide(precision, this_device(device)).used if precision == 'auto' else precision
-    dtype = getattr(torch, PRECISIONS[used])
-    return torch.autocast(
-        torch.device(device).type, torch.bfloat16 if used == 'no' else dtype, enabled=used != 'no'
-    )
+    if precision == 'auto':
+        precision = decide(precision, this_device(device)).used
+    half = dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision)
+    device_type = torch.device(device).type
+    return torch.autocast(device_type, half or torch.bfloat16, enabled=half is not None)

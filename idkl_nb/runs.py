@@ -18,7 +18,8 @@ import torch
 
 from .common import DataError, write_whole
 from .datasets import Records, read_dataset
-from .features import FeatureTable, layout_name, score_features
+from .features import FeatureTable
+from .scoring import layout_name, score_features
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .steps import PRESETS, TrainConfig

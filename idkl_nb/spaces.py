@@ -26,7 +26,7 @@ from idkl_nb.figures import (
     picture,
     to_array,
 )
-from .protocols import retrieval_distances
+from .distances import retrieval_distances
 
 # %% ../nbs/workshop/spaces.ipynb #dab2452b
 class Pairs(NamedTuple):

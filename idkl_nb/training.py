@@ -30,11 +30,11 @@ from .cache import CachedImages, _as_it_is, build_cache, step_generator
 from .checkpoints import CheckpointError, Checkpoints
 from .common import INFRARED, VISIBLE, make_folder, write_whole
 from .datasets import Records
+from .distances import retrieval_distances
 from .features import embed
 from .metrics import retrieval_scores
 from .model import IDKL
 from .precision import PRECISIONS, Precision
-from .protocols import retrieval_distances
 from idkl_nb.steps import (
     PRESETS,
     Plan,

@@ -1,4 +1,4 @@
-"Scores and protocols against plain loops on random small cases, and the published counts of SYSU-MM01 on records without files."
+"Scores and protocols against loops on small cases, and the published counts of SYSU-MM01."
 
 import io
 import json
@@ -15,10 +15,14 @@ from scipy.io import savemat
 
 from idkl_nb.common import INFRARED, VISIBLE
 from idkl_nb.datasets import TRIALS, Records
+from idkl_nb.distances import Distances
 from idkl_nb.evaluate import evaluate_main
-from idkl_nb.features import PROTOCOLS, FeatureTable, save_features
+from idkl_nb.feature_files import save_features
+from idkl_nb.features import FeatureTable
 from idkl_nb.metrics import retrieval_scores
-from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials, read_sysu_draws
+from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
+from idkl_nb.scoring import PROTOCOLS
+from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.writers import _write_draws
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)
@@ -28,20 +32,20 @@ bounded = settings(max_examples=60, deadline=None, derandomize=True, database=No
 
 
 def by_hand(distances, query_ids, gallery_ids, ignore, unique_ids):
-    "The definitions, one query and one image after the other: CMC, mAP, mINP, valid queries. Nothing but Python"
+    "CMC, mAP, mINP and valid queries by their definitions, one query and image after another"
     gallery, firsts, precisions, penalties = range(len(gallery_ids)), [], [], []
-    for row, who, leave in zip(distances, query_ids, ignore):
+    for row, person, leave in zip(distances, query_ids, ignore):
         listed = [
             gallery_ids[g] for _, g in sorted((float(row[g]), g) for g in gallery if not leave[g])
         ]
-        if who not in listed:
+        if person not in listed:
             continue
-        right = [place for place, identity in enumerate(listed, 1) if identity == who]
+        right = [place for place, identity in enumerate(listed, 1) if identity == person]
         precisions.append(sum(n / place for n, place in enumerate(right, 1)) / len(right))
         penalties.append(len(right) / right[-1])
         if unique_ids:
             listed = list(dict.fromkeys(listed))
-        firsts.append(listed.index(who) + 1)
+        firsts.append(listed.index(person) + 1)
     valid, length = len(firsts), len(set(gallery_ids)) if unique_ids else len(gallery_ids)
     if valid == 0:
         return None
@@ -66,7 +70,7 @@ class Lazy:
 
 @st.composite
 def searches(draw):
-    "Distances with and without ties, identities that may be missing from the gallery, pairs to ignore"
+    "Distances with and without ties, identities that may be missing, pairs to ignore"
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     Q, G, people = draw(st.integers(1, 9)), draw(st.integers(1, 14)), draw(st.integers(1, 6))
     dtype, levels = (
@@ -180,8 +184,10 @@ def test_what_strangers_and_repeats_do(case):
     assert all(unique.rank(k) >= plain.rank(k) for k in range(1, len(gallery_ids) + 1))
     assert (plain.mAP, plain.mINP) == (unique.mAP, unique.mINP)
 
-    def with_stranger(d):  # one more image, of nobody
-        column = np.full((len(d), 1), d.min() - 1 if near else d.max() + 1, d.dtype)
+    def with_stranger(d):
+        "One more image, of nobody, in double precision: half can't tell 42,080 from 42,079"
+        d = d.astype(np.float64)
+        column = np.full((len(d), 1), d.min() - 1 if near else d.max() + 1)
         return retrieval_scores(
             np.hstack([d, column]),
             query_ids,
@@ -250,7 +256,7 @@ def sightings(draw, cameras):
 
 
 def scores_by_hand(protocol, features, records, asks, galleries, left_out):
-    "The expected table: the gallery of each trial, as rows of `records`; which pairs are left out, as a function of two rows"
+    "The expected table. Galleries are rows of `records`, `left_out` is a function of two rows"
     distance = lambda a, b: float(
         1
         - features[a].astype(float)
@@ -289,22 +295,22 @@ def scores_by_hand(protocol, features, records, asks, galleries, left_out):
 
 
 def evaluated(protocol, features, records, asks):
-    mine = records.modality == asks
+    queries = records.modality == asks
     features = torch.as_tensor(features)
-    return protocol.evaluate(features[mine], records[mine], features[~mine], records[~mine])
+    sides = features[queries], records[queries], features[~queries], records[~queries]
+    return protocol.evaluate(*sides)
 
 
-def folders(
-    records, modality, cameras
-):  # (identity, camera): rows in the order of their file names, identities outside, cameras inside
+def folders(records, modality, cameras):
+    "(identity, camera): rows in the order of their files, identities outside, cameras inside"
+
+    def place(row):
+        return int(records.identity[row]), int(records.camera[row])
+
     groups = {}
-    for row in sorted(
-        range(len(records)), key=lambda n: (records.identity[n], records.camera[n], records.path[n])
-    ):
+    for row in sorted(range(len(records)), key=lambda row: (*place(row), records.path[row])):
         if records.modality[row] == modality and records.camera[row] in cameras:
-            groups.setdefault((int(records.identity[row]), int(records.camera[row])), []).append(
-                row
-            )
+            groups.setdefault(place(row), []).append(row)
     return groups
 
 
@@ -365,13 +371,12 @@ def test_sysu_by_hand(tmp_path_factory, case, mode, shots, draws, unique_ids, ca
         )
 
 
-def camera_valid(records, groups, camera_rule):  # is there any query with a match?
-    asked = zip(
-        records.identity[records.modality == INFRARED], records.camera[records.modality == INFRARED]
-    )
+def camera_valid(records, groups, camera_rule):
+    "Is there any query with a match?"
+    queries = records.where(modality=INFRARED)
     return any(
         i == identity and not (camera_rule and c == 3 and camera == 2)
-        for i, c in asked
+        for i, c in zip(queries.identity, queries.camera)
         for identity, camera in groups
     )
 
@@ -438,7 +443,7 @@ def test_regdb_by_hand(case, asks, unique_ids):
     ],
 )
 def test_cmc_counts_as_the_published_tables(protocol, identities_once, tmp_path):
-    "SYSU-MM01's tools, DEEN and the released code count each identity once, AGW every image on RegDB; the command can count the other way"
+    "Each identity once, but on RegDB every image as AGW; the command can count the other way"
     rng, rows = np.random.default_rng(0), []
     places = {SYSU: 'cam{camera}', RegDB: '{spectrum}', LLCM: '{short}'}[
         type(protocol)
@@ -499,7 +504,7 @@ def test_cmc_counts_as_the_published_tables(protocol, identities_once, tmp_path)
 
 
 def test_precision_of_the_features_is_kept():
-    "Nearly parallel features: one direction with noise of 1e-4, which single precision cannot tell apart"
+    "Nearly parallel features, with noise of 1e-4, that single precision cannot tell apart"
     rng = np.random.default_rng(0)
     rows = [
         (f'{modality}/{identity:04d}/{n}.bmp', identity, modality + 1, modality, 'test')
@@ -531,7 +536,7 @@ def test_precision_of_the_features_is_kept():
 
 
 def test_llcm_with_deens_cameras():
-    "Infrared cameras 1, 2 and 4 to 9: camera 3 has visible images only, and nobody is left out for it"
+    "Camera 3 has visible images only, and nobody is left out for it"
     rows = [
         (
             f'test_{name}/cam{camera}/{identity:04d}/{identity:04d}_c{camera:02d}_f{n}.jpg',
@@ -576,31 +581,34 @@ def test_protocols_ask_for_few_rows(monkeypatch):
         for modality, images in ((VISIBLE, 100), (INFRARED, 8000))
         for n in range(images)
     ]
-    asked, whole = [], Distances.__getitem__
-    monkeypatch.setattr(
-        Distances,
-        '__getitem__',
-        lambda self, some: (asked.append(len(self.query[some])), whole(self, some))[1],
-    )
+    read, getitem = [], Distances.__getitem__
+
+    def watched(self, rows):
+        read.append(len(self.query[rows]))
+        return getitem(self, rows)
+
+    monkeypatch.setattr(Distances, '__getitem__', watched)
     evaluated(
         RegDB(),
         np.random.default_rng(0).normal(size=(8100, 4)),
         Records.from_rows('nowhere', rows),
         VISIBLE,
     )
-    assert sum(asked) == 100 and max(asked) == 32
+    assert sum(read) == 100 and max(read) == 32
 
 
 # SYSU-MM01's counts
 
 
 def sysu_counts():
-    """Images of each (camera, person) such that every published count of the test set comes out. Who is seen where is made up: 96 people;
+    """Images of each (camera, person) such that every published count of the test set comes out.
+
+    Who is seen where is made up: 96 people;
     55 in camera 1, 57 in camera 2, 96 in camera 4, 93 in camera 5; 58 of them in camera 1 or 2."""
     counts = {}
     for person in range(96):
         seen = {1: person < 55, 2: 1 <= person < 58, 4: True, 5: person >= 3}
-        counts |= {(camera, person): 12 for camera, there in seen.items() if there}
+        counts |= {(camera, person): 12 for camera, visible in seen.items() if visible}
         counts[6, person] = 20  # 96*20 = 1,920
         counts[3, person] = (
             20 if person < 52 else {52: 4, 53: 2, 54: 2}.get(person, 21 if person < 70 else 20)
@@ -697,7 +705,7 @@ CELLS = {
 
 @pytest.mark.parametrize('packed', [False, True])
 def test_draws_in_the_form_of_the_published_file(tmp_path, packed):
-    "Cells of several lengths, 10 x 0 where nobody was seen, numbers of one byte; a person whom the shorter cells don't reach"
+    "Cells of several lengths, 10 x 0 where nobody was seen, numbers of one byte"
     rng, counts = np.random.default_rng(0), {}
     cameras, expected = np.empty((6, 1), dtype=object), {}
     for camera, people in CELLS.items():

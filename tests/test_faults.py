@@ -27,7 +27,8 @@ from idkl_nb.cache import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.common import VISIBLE, DataError, open_unfinished
 from idkl_nb.datasets import Records
-from idkl_nb.features import FeatureTable, load_features, save_features
+from idkl_nb.feature_files import load_features, save_features
+from idkl_nb.features import FeatureTable
 from idkl_nb.training import fit, read_log, resume
 
 fork = multiprocessing.get_context('fork')

@@ -1,4 +1,4 @@
-"Files of features: damaged ones, interrupted writing, the command line, and features from elsewhere."
+"Features and their files: damage, interrupted writing, the command line, other people's files."
 
 import io
 import json
@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+from safetensors.torch import save
+from torch import nn
 
 from idkl_nb.common import INFRARED, MODALITIES, DataError
 from idkl_nb.datasets import Records, read_dataset, read_sysu
 from idkl_nb.evaluate import evaluate_main
-from idkl_nb.features import (
-    LAYOUTS,
-    PROTOCOLS,
-    FeatureTable,
-    load_features,
-    save_features,
-    score_features,
-    seen_in_training,
-)
+from idkl_nb.feature_files import load_features, save_features
+from idkl_nb.features import FeatureTable, embed
+from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.protocols import SYSU, RegDB
+from idkl_nb.scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features, seen_in_training
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -122,6 +121,167 @@ def command(*words):
     )
 
 
+# tables
+
+
+def test_rows_that_are_wanted(table):
+    infrared = table.where(split='test', camera=(3, 6))
+    assert len(infrared) == len(table.records.where(split='test', camera=(3, 6))) > 17
+    for row in (0, 17):
+        place = table.records.path.tolist().index(infrared.records.path[row])
+        assert torch.equal(infrared.features[row], table.features[place])
+    assert infrared.about == table.about
+    assert 'feature noise' in repr(table)
+    assert f'{len(table)} features of length 16, float32' in repr(table)
+
+
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (
+            lambda x, records: (x.index_fill(0, torch.tensor([5, 9]), float('nan')), records),
+            r'2 of \d+ features are NaN or infinite, the first is that of cam',
+        ),
+        (lambda x, records: (x[1:], records), 'one row a record'),
+        (lambda x, records: (x[0], records), r'shape \(16,\) on cpu; expected .* \(N, C\)'),
+        (lambda x, records: (x[:0], records[:0]), 'empty'),
+        (lambda x, records: (x.long(), records), 'torch.int64 .* expected a tensor of floats'),
+        (lambda x, records: (x.numpy(), records), 'ndarray; expected a tensor'),
+        (lambda x, records: (x.to('meta'), records), 'on meta; .* on the CPU'),
+        (lambda x, records: (x, records, dict(flip=True)), 'expected words'),
+    ],
+)
+def test_tables_that_are_none(table, make, message):
+    with pytest.raises(DataError, match=message):
+        FeatureTable(*make(table.features, table.records))
+
+
+def test_rows_that_there_are_not(table):
+    with pytest.raises(DataError, match='none of .* has split exam'):
+        table.where(split='exam')
+    with pytest.raises(ValueError, match=r"no column \['person'\]"):
+        table.where(person=1)
+
+
+# from images to features
+
+
+class Pixels(nn.Module):
+    "A network without weights"
+
+    def forward(self, images):
+        return images.mean(1).flatten(1)  # (b, H*W)
+
+
+class Fails(nn.Module):
+    def forward(self, images):
+        raise RuntimeError('out of order')
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    return IDKL(IDKLConfig(backbone='narrow'), identities=2)
+
+
+def modes(network):
+    return [part.training for part in network.modules()]
+
+
+def test_neither_batch_nor_mode_nor_autocast_matters(model, table):
+    records = table.records.where(split='test')
+    reference = embed(model.embedder(), records, 32, 16, progress=False)
+    model.train()
+    model.necks['shared'].eval()
+    before = modes(model)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        again = embed(model.embedder(), records, 32, 16, batch_size=7, progress=False)
+    assert again.features.dtype == torch.float32
+    torch.testing.assert_close(again.features, reference.features, rtol=0, atol=1e-5)
+    assert modes(model) == before and any(before) and not all(before)
+
+
+def test_flip_gives_image_and_mirror_image_one_feature(model, table):
+    class Mirrored(nn.Module):
+        "Sees everything in a mirror"
+
+        def forward(self, images):
+            return model.embedder().eval()(images.flip(3))
+
+    records, options = table.records[:9], dict(flip=True, progress=False)
+    flipped = embed(model.embedder(), records, 32, 16, **options)
+    mirrored = embed(Mirrored(), records, 32, 16, **options)
+    without = embed(model.embedder(), records, 32, 16, progress=False)
+    torch.testing.assert_close(mirrored.features, flipped.features, rtol=0, atol=1e-5)
+    assert (flipped.features - without.features).abs().max() > 1e-3
+    assert (flipped.about['flip'], without.about['flip']) == ('on', 'off')
+
+
+def test_networks_without_weights_and_networks_that_fail(table):
+    records = table.records[:5]
+    assert embed(Pixels(), records, 4, 2, progress=False).features.shape == (5, 8)
+    fails = nn.Sequential(Fails(), nn.Dropout())
+    fails[1].eval()
+    with pytest.raises(RuntimeError, match='out of order'):
+        embed(fails, records, 4, 2, progress=False)
+    assert modes(fails) == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    'network, rows, message',
+    [
+        (nn.Identity(), 5, r'features are torch.float32 of shape \(5, 3, 4, 2\)'),
+        (nn.Flatten(0), 5, r'expected a tensor of floats \(N, C\)'),
+        (Pixels(), 0, 'no images'),
+    ],
+)
+def test_features_of_another_shape(table, network, rows, message):
+    with pytest.raises(DataError, match=message):
+        embed(network, table.records[:rows], 4, 2, progress=False)
+
+
+# scoring
+
+
+def test_the_dataset_of_the_folders(roots):
+    for name, folder in roots.items():
+        assert layout_name(read_dataset(folder)) == name
+
+
+def test_words_of_the_table_go_into_the_scores(table):
+    scores = score_features(table, SYSU(draws='seeded'))
+    assert [scores.about[name] for name in ('feature', 'version', 'flip')] == ['noise', '1', 'off']
+    own_words = replace(table, about=dict(metric='my own'))
+    assert score_features(own_words, SYSU()).about['metric'] == 'cosine'  # the last word
+
+
+@pytest.mark.parametrize('name, trials', [('regdb', 1), ('llcm', 10), ('llcm-whole', 1)])
+@pytest.mark.parametrize('query', MODALITIES)
+def test_any_table_by_any_rules(table, name, trials, query):
+    scores = score_features(table, PROTOCOLS[name], query)
+    assert scores.about['direction'].startswith(query) and len(scores.trials) == trials
+
+
+@pytest.mark.parametrize(
+    'rows, query, exception, message',
+    [
+        ({}, 'visible', ValueError, 'asks from infrared to visible'),
+        ({}, 'thermal', TypeCheckError, "(?s)'thermal'.*'infrared', 'visible'"),
+        (dict(split='train'), 'infrared', DataError, 'split test'),
+        (dict(camera=(3, 6)), 'infrared', DataError, 'none of'),
+    ],
+)
+def test_what_cannot_be_scored(table, rows, query, exception, message):
+    with pytest.raises(exception, match=message):
+        score_features(table.where(**rows), SYSU(), query)
+
+
+def test_the_official_draw_needs_the_dataset(table, tmp_path):
+    save_features(table, tmp_path / 'a.npz')
+    with pytest.raises(DataError, match='rand_perm_cam.mat'):
+        score_features(load_features(tmp_path / 'a.npz'), SYSU())
+
+
 # the command line
 
 
@@ -189,13 +349,8 @@ def test_trials_are_those_that_the_files_say(roots, tmp_path, capsys):
 def test_a_file_is_believed_over_the_option(roots, tmp_path, capsys):
     file = trial_file(roots, tmp_path, 1)
     assert evaluated(capsys, '--features', file, '--protocol', 'regdb')[0]['about']['trial'] == 1
-    assert (
-        'trial 5: '
-        in (
-            message := evaluated(capsys, '--features', file, '--protocol', 'regdb', '--trial', 5)[1]
-        )
-        and 'those of trial 1; leave --trial out' in message
-    )
+    message = evaluated(capsys, '--features', file, '--protocol', 'regdb', '--trial', 5)[1]
+    assert 'trial 5: ' in message and 'those of trial 1; leave --trial out' in message
     with pytest.raises(ValueError, match='the table says that its images are those of trial 1'):
         score_features(load_features(file), RegDB(trial=5))
 
@@ -225,10 +380,10 @@ def test_files_that_say_nothing_are_trials_in_the_order_of_their_numbers(roots, 
             1
         ]
     )
-    said = trial_file(roots, tmp_path, 3)
+    outspoken = trial_file(roots, tmp_path, 3)
     assert (
         f'{one}: it does not say its trial'
-        in evaluated(capsys, '--features', one, said, '--protocol', 'regdb')[1]
+        in evaluated(capsys, '--features', one, outspoken, '--protocol', 'regdb')[1]
     )
 
 
@@ -263,11 +418,11 @@ def test_a_file_that_is_named_twice_is_refused(roots, tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', LAYOUT_FOLDERS)
 @pytest.mark.parametrize('protocol', ['sysu-all-single', 'regdb', 'llcm'])
 def test_a_protocol_of_another_dataset_is_refused(roots, layout, protocol, tmp_path, capsys):
     "Whether the file names its dataset, or only its paths do"
-    own = dict(zip(LAYOUTS, ('sysu-all-single', 'regdb', 'llcm')))[layout] == protocol
+    own = dict(zip(LAYOUT_FOLDERS, ('sysu-all-single', 'regdb', 'llcm')))[layout] == protocol
     draws = ['--draws', 'seeded'] if 'sysu' in protocol else []
     for about in ({}, dict(dataset=layout), dict(dataset='synthetic')):
         save_features(
@@ -346,7 +501,7 @@ def wrong_rows(records, table, what):
 
 
 @pytest.mark.parametrize(
-    'layout, protocol', list(zip(LAYOUTS, ('sysu-all-single', 'regdb', 'llcm')))
+    'layout, protocol', list(zip(LAYOUT_FOLDERS, ('sysu-all-single', 'regdb', 'llcm')))
 )
 def test_training_people_are_not_scored_as_test_people(roots, layout, protocol, tmp_path, capsys):
     "All images in one file that does not say the splits: the dataset does"
@@ -360,13 +515,13 @@ def test_training_people_are_not_scored_as_test_people(roots, layout, protocol, 
         camera=records.camera,
         modality=records.modality,
     )
-    written, said = evaluated(
+    written, message = evaluated(
         capsys, '--features', tmp_path / 'all.npz', '--protocol', protocol, '--root', roots[layout]
     )
     expected = score_features(table, PROTOCOLS[protocol])
     assert written['trials'] == json.loads(json.dumps(expected.to_dict()))['trials']
     training = (records.split != 'test').sum()
-    assert f'{training} of {len(records)} images are training images' in said
+    assert f'{training} of {len(records)} images are training images' in message
     save_features(table, tmp_path / 'with splits.npz')
     assert evaluated(
         capsys,
@@ -380,7 +535,7 @@ def test_training_people_are_not_scored_as_test_people(roots, layout, protocol, 
 
 
 @pytest.mark.parametrize(
-    'what, message',
+    'what, expected',
     [
         (
             'an image is missing',
@@ -400,9 +555,9 @@ def test_training_people_are_not_scored_as_test_people(roots, layout, protocol, 
         ),
     ],
 )
-def test_what_differs_from_the_dataset_is_named(table, root, what, message, tmp_path, capsys):
+def test_what_differs_from_the_dataset_is_named(table, root, what, expected, tmp_path, capsys):
     np.savez(tmp_path / 'f.npz', **wrong_rows(table.records, table, what))
-    written, said = evaluated(
+    written, message = evaluated(
         capsys,
         '--features',
         tmp_path / 'f.npz',
@@ -413,7 +568,7 @@ def test_what_differs_from_the_dataset_is_named(table, root, what, message, tmp_
         '--root',
         root,
     )
-    assert written is None and re.search('f.npz: ' + message, said), said
+    assert written is None and re.search('f.npz: ' + expected, message), message
 
 
 def test_a_protocol_needs_only_the_images_that_it_scores(table, root, tmp_path, capsys):
@@ -442,7 +597,7 @@ def test_a_root_with_the_draws_alone_still_does(table, root, tmp_path, capsys):
     (tmp_path / 'root' / 'exp').mkdir(parents=True)
     shutil.copy(root / 'exp' / 'rand_perm_cam.mat', tmp_path / 'root' / 'exp')
     save_features(table, tmp_path / 'f.npz')
-    written, said = evaluated(
+    written, message = evaluated(
         capsys,
         '--features',
         tmp_path / 'f.npz',
@@ -452,7 +607,7 @@ def test_a_root_with_the_draws_alone_still_does(table, root, tmp_path, capsys):
         tmp_path / 'root',
     )
     assert written['trials'] == score_features(table, SYSU()).to_dict()['trials']
-    assert said.count('\n') == 1 and 'the images are not' in said
+    assert message.count('\n') == 1 and 'the images are not' in message
 
 
 # whom the network has seen
@@ -469,7 +624,8 @@ def test_people_who_were_trained_on_get_no_score(table, root):
     assert 'trained_on' not in score_features(trained([1, 2]), SYSU()).about
     with pytest.raises(
         DataError,
-        match=r'2 of 10 test identities were trained on \(3, 12\): the network has seen the training set of SYSU-MM01',
+        match=r'2 of 10 test identities were trained on \(3, 12\): '
+        'the network has seen the training set of SYSU-MM01',
     ):
         score_features(trained([1, 3, 12]), SYSU())
     score_features(trained([1, 3, 12], 'LLCM'), SYSU())
@@ -502,7 +658,7 @@ def test_command_ends_with_code_2_and_one_line(table, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'words, said',
+    'words, message',
     [
         ('a.npz --protocol regdb --draws seeded', '--draws is a choice of SYSU-MM01'),
         ('a.npz --protocol llcm --trial 3', '--trial is a choice of RegDB'),
@@ -526,12 +682,12 @@ def test_command_ends_with_code_2_and_one_line(table, tmp_path):
         ),
     ],
 )
-def test_command_says_what_is_wrong(table, words, said, tmp_path, monkeypatch, capsys):
+def test_command_says_what_is_wrong(table, words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cut_files(table, tmp_path)
     with pytest.raises(SystemExit) as end:
         evaluate_main(['--features', *words.split()])
-    assert end.value.code == 2 and said in capsys.readouterr().err
+    assert end.value.code == 2 and message in capsys.readouterr().err
 
 
 # features from elsewhere
@@ -588,7 +744,7 @@ def small(ending, folder):
 
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_a_damaged_file_is_an_error_in_words_or_a_table(ending, tmp_path):
-    "Up to three changed bytes, or cut off anywhere, 400 times: a table, or the project's own exception"
+    "Up to three changed bytes, or cut off anywhere, 400 times: a table, or a DataError"
     whole, file, outcomes = (
         small(ending, tmp_path),
         tmp_path / f'damaged.{ending}',
@@ -664,14 +820,15 @@ def other_file(table, folder, **columns):
         modality=records.modality,
         split=records.split,
     )
-    np.savez(folder / 'other.npz', **good | columns)
+    columns = {name: column for name, column in (good | columns).items() if column is not None}
+    np.savez(folder / 'other.npz', **columns)
     return folder / 'other.npz'
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
 @pytest.mark.parametrize('rows', [1, 7, 3000])
 def test_text_kept_as_objects_is_read(protocol, rows, tmp_path, monkeypatch):
-    "As a column of a DataFrame comes, whichever way it was pickled, with texts that occur again and again"
+    "As a column of a DataFrame comes, whichever way it was pickled, with texts that recur"
     dump = pickle.dump
     monkeypatch.setattr(
         pickle, 'dump', lambda array, file, **_: dump(array, file, protocol=protocol)
@@ -783,7 +940,8 @@ def test_unknown_keys_are_left_out_with_a_warning(table, tmp_path):
     )
     with pytest.warns(
         UserWarning,
-        match=r"other.npz: keys that do not belong here, and are left out: \['label', 'paths_of_mine'\]",
+        match='other.npz: keys that do not belong here, and are left out: '
+        r"\['label', 'paths_of_mine'\]",
     ):
         found = load_features(other_file(table, tmp_path, **extra))
     assert torch.equal(found.features, table.features) and found.records.frame().equals(
@@ -824,6 +982,125 @@ def test_the_usual_words_for_a_modality(table, visible, infrared, kind, tmp_path
     ).all()
 
 
+def seven_ways_out(records):
+    "Records whose first path leads out of the root, or is none"
+    names = ('/somewhere/a.jpg', '../a.jpg', 'cam1/../../a.jpg', 'C:/a.jpg', 'cam1\\a.jpg')
+    for path in (*names, 'cam1/a\nb.jpg', ''):
+        yield replace(records, path=np.array([path, *records.path[1:]]))
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_paths_that_lead_out_are_not_written(table, ending, tmp_path):
+    for records in seven_ways_out(table.records):
+        outside = FeatureTable(table.features, records)
+        with pytest.raises(DataError, match="relative to the dataset's root"):
+            save_features(outside, tmp_path / f'x.{ending}')
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_there_and_back_to_the_last_bit(table, root, ending, dtype, tmp_path):
+    records = replace(table.records, identity=table.records.identity + 70_000)
+    about = {'feature': 'noise', 'flip': 'off', 'Größe': '32 × 16'}
+    saved = FeatureTable(table.features.to(dtype), records, about)
+    save_features(saved, tmp_path / f'a.{ending}')
+    loaded = load_features(tmp_path / f'a.{ending}', root=root)
+    if ending == 'npz' and dtype == torch.bfloat16:
+        saved = FeatureTable(saved.features.float(), records, about)  # NumPy has no bfloat16
+    assert loaded.features.dtype == saved.features.dtype
+    assert torch.equal(loaded.features, saved.features)
+    assert loaded.about == about and loaded.records.frame().equals(records.frame())
+    assert loaded.records.root == root
+    assert load_features(tmp_path / f'a.{ending}').records.root.name == 'root-not-given'
+
+
+def test_other_types_and_words_are_read(table, tmp_path):
+    "Modalities in words, paths as objects, numbers of another width and order; no split"
+    columns = dict(
+        features=table.features.numpy().astype('>f8'),
+        path=table.records.path.astype(object),
+        identity=table.records.identity.astype('u2'),
+        camera=table.records.camera,
+        modality=np.array(['RGB', 'Thermal'])[table.records.modality],
+    )
+    np.savez(tmp_path / 'f.npz', **columns)
+    loaded = load_features(tmp_path / 'f.npz')
+    assert loaded.records.path.tolist() == table.records.path.tolist()
+    assert loaded.records.modality.tolist() == table.records.modality.tolist()
+    assert set(loaded.records.split) == {'test'}
+    assert torch.equal(loaded.features, table.features.double())
+
+
+EMPTY = dict.fromkeys(('identity', 'camera', 'modality'), np.array([], dtype=int))
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda t: dict(camera=None), r"missing: \['camera'\]"),
+        (
+            lambda t: dict(split=None, splits=t.records.split),
+            r"do not belong here: \['splits'\]; is split meant\?",
+        ),
+        (lambda t: dict(features=None), r"missing: \['features'\]"),
+        (lambda t: dict(identity=t.records.identity[1:]), 'one for each of [0-9]+ features'),
+        (lambda t: dict(identity=t.records.identity / 2), 'identity is float64'),
+        (lambda t: dict(camera=np.full(len(t), 'front')), 'expected whole numbers'),
+        (lambda t: dict(modality=t.records.modality + 1), 'modality 2 occurs'),
+        (lambda t: dict(modality=np.full(len(t), 'Radar')), 'modality Radar occurs; expected 0'),
+        (lambda t: dict(split=np.full(len(t), 'exam')), 'split exam occurs'),
+        (
+            lambda t: dict(path=np.array([f'/data/{path}' for path in t.records.path])),
+            "relative to the dataset's root",
+        ),
+        (
+            lambda t: dict(path=np.array([Path(path) for path in t.records.path], dtype=object)),
+            'path holds objects that are not text',
+        ),
+        (lambda t: dict(features=t.features.numpy().astype(int)), 'features are int64'),
+        (lambda t: dict(features=t.features.numpy().astype('c8')), 'features are complex64'),
+        (lambda t: dict(features=t.features.numpy()[0]), 'one for each of 16 features'),
+        (lambda t: dict(features=t.features.numpy() * np.nan), 'the first is that of cam'),
+        (lambda t: dict(about='no JSON'), 'JSONDecodeError'),
+        (lambda t: dict(about='[1]'), 'about is list'),
+        (lambda t: dict(about='{"flip": true}'), 'expected words'),
+        (
+            lambda t: dict(
+                EMPTY, split=None, path=np.array([], dtype=str), features=t.features.numpy()[:0]
+            ),
+            'empty',
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_words(table, change, message, tmp_path):
+    with pytest.raises(DataError, match=f'other.npz: .*{message}'):
+        load_features(other_file(table, tmp_path, **change(table)))
+
+
+@pytest.mark.parametrize('ending', ENDINGS)
+def test_files_that_are_cut_off(table, ending, tmp_path):
+    save_features(table, tmp_path / f'a.{ending}')
+    whole = (tmp_path / f'a.{ending}').read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:5], b'', b'hello'):
+        (tmp_path / f'cut.{ending}').write_bytes(content)
+        with pytest.raises(DataError, match='unreadable, perhaps cut off'):
+            load_features(tmp_path / f'cut.{ending}')
+
+
+def test_files_that_are_none(table, tmp_path):
+    (tmp_path / 'other.safetensors').write_bytes(save(dict(features=table.features)))
+    for file, message in (
+        (tmp_path / 'other.safetensors', 'format 1'),
+        (tmp_path / 'nothing.npz', 'no such file'),
+        ('x' * 300 + '.npz', 'no such file'),
+        (tmp_path / 'note.txt', 'unknown ending'),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_features(file)
+    with pytest.raises(DataError, match='choose .safetensors or .npz'):
+        save_features(table, tmp_path / 'x.pt')
+
+
 def test_an_unknown_word_for_a_modality_is_named(table, tmp_path):
     words = np.array(['RGB', 'Sketch'])[table.records.modality]
     with pytest.raises(
@@ -837,7 +1114,8 @@ def test_an_unknown_word_for_a_modality_is_named(table, tmp_path):
 
 OVERWRITE = '''
 import os, resource, signal, sys, torch
-from idkl_nb.features import FeatureTable, load_features, save_features
+from idkl_nb.feature_files import load_features, save_features
+from idkl_nb.features import FeatureTable
 file, how = sys.argv[1:]
 table = load_features(file)
 twice = FeatureTable(2*table.features, table.records)

@@ -1,4 +1,4 @@
-"Re-ranking against numbers that the released code printed. It computes in float16 inside, so the numbers agree to 0.1 points of mAP."
+"Re-ranking against numbers that the released code printed, which computes in float16 inside."
 
 import time
 from pathlib import Path
@@ -12,7 +12,10 @@ from idkl_nb.metrics import retrieval_scores
 from idkl_nb.rerank import k_reciprocal
 
 reference = np.load(Path(__file__).with_name('reference.npz'), allow_pickle=False)
-tensor = lambda name: torch.tensor(reference[f'regdb/{name}'])
+
+
+def tensor(name):
+    return torch.tensor(reference[f'regdb/{name}'])
 
 
 @pytest.fixture(params=['ir2vis', 'vis2ir'])
@@ -43,10 +46,11 @@ def test_without(case):
 
 def test_with_all_queries(case):
     query, gallery, ids, (_, printed) = case
-    found = percent(k_reciprocal(query, gallery, k1=20, k2=6, lambda_value=0.3, scope='all'), ids)
-    assert abs(found[0] - printed[0]) < 0.1  # mAP
+    distances = k_reciprocal(query, gallery, k1=20, k2=6, lambda_value=0.3, scope='all')
+    computed = percent(distances, ids)
+    assert abs(computed[0] - printed[0]) < 0.1  # mAP
     np.testing.assert_allclose(
-        found[1:], printed[1:], atol=0.5001
+        computed[1:], printed[1:], atol=0.5001
     )  # ranks: one of 200 queries may differ
 
 
@@ -75,7 +79,7 @@ def test_one_query_has_no_others(case):
 
 
 def one_after_another(query, gallery, **settings):
-    "Brute force: nobody else is there, so neighbours among all queries are neighbours among the gallery and this one"
+    "Brute force: alone, neighbours among all queries are those among the gallery and this one"
     return torch.cat(
         [k_reciprocal(one, gallery, scope='all', **settings) for one in query.split(1)]
     )
@@ -106,7 +110,7 @@ def dense(query, gallery, k1, k2, lambda_value):
 
 
 def people(images, queries, gap, crowd=0.0, C=16, seed=0):
-    "Features of 30 people; the queries lie `gap` aside, the gallery's last images in the middle of all"
+    "Features of 30 people; the queries lie `gap` aside, a crowd of images in the middle of all"
     g = torch.Generator().manual_seed(seed)
     centre, aside = (
         torch.randn(30, C, generator=g, dtype=torch.float64),
@@ -150,7 +154,7 @@ def test_any_sizes_and_settings(seed, monkeypatch):
         torch.tensor(rng.normal(size=(G, 3))),
         torch.tensor(rng.normal(size=(Q, 3)) + rng.choice([0, 1, 9])),
     )
-    monkeypatch.setattr('idkl_nb.rerank.PAIRS', G * int(rng.integers(1, 6)))
+    monkeypatch.setattr('idkl_nb.rerank_gallery.PAIRS', G * int(rng.integers(1, 6)))
     settings = dict(
         k1=k1, k2=k2, lambda_value=float(rng.random()), chunk=int(rng.choice([1, 7, 512]))
     )
