@@ -35,7 +35,7 @@ def gem(
 
 # %% ../nbs/04_backbone.ipynb #632a1e84
 class GeM(nn.Module):
-    "`gem` as a layer, with an exponent that can be learned. Raises ValueError for one of 0 or less"
+    "`gem` as a layer, with an exponent that can be learned"
 
     def __init__(
         self,
@@ -43,8 +43,6 @@ class GeM(nn.Module):
         learn: bool = False,  # learn p, or keep it fixed
     ):
         super().__init__()
-        if not p > 0:
-            raise ValueError(f'p must be positive, got {p}')
         self.p = nn.Parameter(torch.tensor(float(p))) if learn else float(p)
         self.fast = not learn and p > 1
 
@@ -151,14 +149,13 @@ def read_weights(
     for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict):
-        raise ValueError(NO_STATE.format(file=file, fault=f' but {type(state).__name__}'))
-
-    tensors = {str(name).removeprefix('module.'): value for name, value in state.items()}
-    if len(tensors) < len(state):
+    fault = f' but {type(state).__name__}'
+    if isinstance(state, dict):
+        tensors = {str(name).removeprefix('module.'): value for name, value in state.items()}
+        if len(tensors) == len(state):
+            return tensors
         fault = '; some names occur twice, with and without "module." before them'
-        raise ValueError(NO_STATE.format(file=file, fault=fault))
-    return tensors
+    raise ValueError(NO_STATE.format(file=file, fault=fault))
 
 
 def _misfit(value, expected: Tensor) -> str:

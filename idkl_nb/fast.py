@@ -119,7 +119,7 @@ def fast_pool_three(
     eps: float = 1e-5,  # of the instance normalisation, > 0
     floor: float = 1e-6,  # of GeM, > 0: smaller values are raised to this
     chunk: int = 8,  # images at a time: changes memory and time, not the result
-) -> tuple[Float[Tensor, 'B C'], Float[Tensor, 'B C'], Float[Tensor, 'B C']]:  # float32 at least
+) -> tuple[Float[Tensor, 'B C'], Float[Tensor, 'B C'], Float[Tensor, 'B C']]:
     """`purifier.pool_three` without keeping a map, differentiable once
 
     Raises ValueError for an exponent of 1 or less, and for maps of a single place."""

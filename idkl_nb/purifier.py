@@ -178,14 +178,15 @@ def centre_distances(
 ) -> Float[Tensor, 'B']:  # NaN for an identity with one modality only
     "Distance between visible and infrared centre of each image's identity (in Eq. 11)"
     x = full_precision(features)
-    group = 2 * _first_of(ids) + modality  # (B,) a number for an identity and a modality
+    first = _first_of(ids)  # (B,)
+    group = 2 * first + modality  # (B,) a number for an identity and a modality
 
     # rows of groups that nobody is in stay empty, and nobody looks at them
     sums = x.new_zeros(2 * len(x), x.shape[1]).index_add(0, group, x)
     images = x.new_zeros(2 * len(x)).index_add(0, group, x.new_ones(len(x)))
     centres = (sums / images[:, None]).view(len(x), 2, -1)  # (B, 2, C)
 
-    visible, infrared = centres[_first_of(ids)].unbind(1)  # (B, C) each
+    visible, infrared = centres[first].unbind(1)  # (B, C) each
     return (visible - infrared).square().sum(1).clamp(min=eps).sqrt()
 
 

@@ -24,7 +24,6 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from torch import nn
 
-from idkl_nb.backbone import GeM
 from idkl_nb.batches import (
     Images,
     PKSampler,
@@ -858,7 +857,12 @@ area(
         ValueError,
         'identity 0 has 3 visible and 1 infrared',
     ),
-    ('GeM with an exponent of 0', lambda b: GeM(0.0), ValueError, 'p must be positive'),
+    (
+        'GeM with an exponent of 0',
+        lambda b: IDKLConfig(gem_p=0.0),
+        ValueError,
+        'p must be positive',
+    ),
     (
         'a loss that is NaN',
         lambda b: check_finite(pd.DataFrame(dict(ce=[1.0, nan]), index=[7, 8])),
