@@ -65,7 +65,7 @@ def fast_gem(
     eps: float = 1e-6,  # smaller values are raised to this, and get no gradient
     chunk: int = 8,  # images at a time: changes memory and time, not the result
 ) -> Float[Tensor, 'B C']:  # float32 for half-precision maps
-    "`backbone.gem` for a fixed exponent, differentiable once. Raises ValueError for one of 1 or less"
+    "`backbone.gem` for an exponent above 1, else ValueError; can be differentiated once"
     if not p > 1:
         raise ValueError(f'p must be above 1, got {p}; backbone.gem takes smaller ones')
     return PoolOne.apply(maps, p, eps, chunk)
