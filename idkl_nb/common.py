@@ -8,6 +8,7 @@ __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'ABANDONED', 'DataError', 'typed
 
 # %% ../nbs/workshop/common.ipynb #cdb1f6cc
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import os
@@ -30,21 +31,34 @@ class DataError(ValueError):
     "What is wrong with a dataset, an image or a file of features, and how to mend it"
 
 # %% ../nbs/workshop/common.ipynb #d8038463
+_trusted = contextvars.ContextVar('trusted', default=False)  # whether a typed function is running
+
+
 def typed(
     function,  # or method, with types from jaxtyping in its signature
-):  # the same, checked when it is called
-    "Compare arguments and result with the signature, shapes included. Raises jaxtyping.TypeCheckError, a TypeError"
-    from beartype import (
-        beartype,  # here, not above: what draws the world needs neither these nor torch
-    )
+):  # the same, checked when it is called from outside
+    """Compare arguments and result with the signature, shapes included
+
+    Raises jaxtyping.TypeCheckError, a TypeError. What a typed function calls was given checked
+    values and is not checked again. A whole number may stand where a fraction is meant."""
+    # here, not above: what draws the world needs neither these nor torch
+    from beartype import BeartypeConf, beartype
     from jaxtyping import jaxtyped
     from torch.compiler import is_compiling
 
-    checked = jaxtyped(function, typechecker=beartype)
+    tower = beartype(conf=BeartypeConf(is_pep484_tower=True))
+    checked = jaxtyped(function, typechecker=tower)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        return function(*args, **kwargs) if is_compiling() else checked(*args, **kwargs)
+        if is_compiling() or _trusted.get():
+            return function(*args, **kwargs)
+
+        token = _trusted.set(True)
+        try:
+            return checked(*args, **kwargs)
+        finally:
+            _trusted.reset(token)
 
     return call
 

@@ -1,16 +1,23 @@
-"""Time and memory of all loss terms at the paper's size, against a plain form of the same terms.
+"""Time and memory of all loss terms at the paper's size, against plainer forms of the same terms.
 
     python tests/benchmark_losses.py [--images 120] [--places 24 9] [--repeats 5]
 
-Forward and backward on maps F_sp and F_sh of 2048 channels and 395 identities in float32. `vectorised` is the package's objective; `plain` pools and masks
-one image at a time and computes every row of the affinities, every anchor of the triplet and every divergence in a loop. Each form runs in a process of its
-own, in turn, so that peak memory can be told apart and both meet the same machine. Memory is what the process holds above its inputs at the worst moment.
+Forward and backward on maps F_sp and F_sh of 2048 channels and 395 identities in float32. `fast`
+is the package's objective in training. `plain gem` and `plain three` differ from it in one thing:
+the pooling of F_sh, or the purifier's three poolings, are autograd's. `loops` pools and masks one
+image at a time, and computes every row of the affinities, every anchor of the triplet and every
+divergence in a loop. Each form runs in a process of its own, in turn, so that peak memory can be
+told apart and all meet the same machine. Memory is what the process holds above its inputs at the
+worst moment.
+
+    python tests/benchmark_losses.py --step resnet50 [--images 16]
+
+Instead of the losses alone, whole training steps on images of 256 x 128; without `loops`.
 """
 
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -19,22 +26,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from idkl_nb.backbone import BNNeck, gem
+from idkl_nb.backbone import BNNeck, GeM
 from idkl_nb.mdr import pair_modalities
 from idkl_nb.modality import ModalityHeads, reverse_gradient
-from idkl_nb.model import Branch, Features, IDKLConfig, IDKLObjective, Purification, borrow
+from idkl_nb.model import IDKL, Branch, Features, IDKLConfig, IDKLObjective, Purification, borrow
 from idkl_nb.purifier import InformationPurifier, PooledPurified
 
 C, IDENTITIES = 2048, 395
+FORMS = 'fast', 'plain gem', 'plain three', 'loops'
+
+
+def labels(images):
+    "12 identities at most, each in both modalities"
+    people = min(12, images // 2)
+    return torch.arange(images) % people, (torch.arange(images) // people) % 2
 
 
 def inputs(images, places):
-    "Two maps and labels: 12 identities in both modalities"
+    "Two maps, labels, and the layers behind the maps"
     torch.manual_seed(0)
     maps = [torch.rand(images, C, *places).requires_grad_() for _ in range(2)]
-    ids, modality = torch.arange(images) % 12, (torch.arange(images) // 12) % 2
+    ids, modality = labels(images)
     parts = nn.ModuleDict(
         dict(
+            pool=GeM(),
             purifier=InformationPurifier(C),
             shared=nn.Linear(C, IDENTITIES, bias=False),
             specific=nn.Linear(C, IDENTITIES, bias=False),
@@ -51,7 +66,10 @@ def inputs(images, places):
 def finish(f_sh, pooled, averaged, parts):
     "Features from pooled vectors; the same for both forms"
     necked = {'sh': parts['neck_sh'](f_sh), 'sp': parts['neck_sp'](pooled.specific)}
-    guess = lambda heads, f: [head(f) for head in heads.heads]
+
+    def guess(heads, f):
+        return [head(f) for head in heads.heads]
+
     shared = Branch(
         None,
         f_sh,
@@ -77,18 +95,19 @@ def finish(f_sh, pooled, averaged, parts):
     )
 
 
-def vectorised(maps, ids, modality, parts, config):
-    features = finish(
-        gem(maps[1]), parts['purifier'].pooled(maps[0]), [m.mean((-2, -1)) for m in maps], parts
-    )
+def fast(maps, ids, modality, parts, config):
+    f_sh = parts['pool'](maps[1])
+    pooled = parts['purifier'].pooled(maps[0])
+    features = finish(f_sh, pooled, [m.mean((-2, -1)) for m in maps], parts)
     return IDKLObjective(config)(features, ids, modality).total
 
 
-def plain(maps, ids, modality, parts, config):
+def loops(maps, ids, modality, parts, config):
     def pool(x):
         return x.clamp(min=1e-6).pow(3).mean((-2, -1)).pow(1 / 3)
 
-    p, rows = parts['purifier'], []
+    p = parts['purifier']
+    rows = []
     for image in maps[0]:  # one image at a time, all its maps
         F_sp = image[None]
         F_in = (F_sp - F_sp.mean((2, 3), keepdim=True)) / (
@@ -135,18 +154,18 @@ def plain(maps, ids, modality, parts, config):
     def divergence(z, y):
         return sum(kl(s.log_softmax(0), t.log_softmax(0)) for s, t in zip(z, y))
 
+    def gap(f, identity):
+        own = ids == identity
+        return (f[own & (modality == 0)].mean(0) - f[own & (modality == 1)].mean(0)).norm()
+
     sh, sp, ip = x.shared, x.specific, x.purified
-    centre = lambda f, who, kind: f[(ids == who) & (modality == kind)].mean(0)
     L_e = torch.stack(
         [F.softplus(entropy(a) - entropy(b)) for a, b in zip(ip.logits_enhanced, sp.logits)]
     ).mean()
     L_r = torch.stack(
         [
-            F.softplus(
-                (centre(pooled.reduced, who, 0) - centre(pooled.reduced, who, 1)).norm()
-                - (centre(pooled.normalised, who, 0) - centre(pooled.normalised, who, 1)).norm()
-            )
-            for who in ids.unique()
+            F.softplus(gap(pooled.reduced, identity) - gap(pooled.normalised, identity))
+            for identity in ids.unique()
         ]
     ).mean()
     L_b = (
@@ -168,29 +187,58 @@ def plain(maps, ids, modality, parts, config):
     )
 
 
-def measure(form, images, places, repeats):
-    "Run one form in this process; the first run warms up, and its peak counts"
+def losses(form, images, places):
+    "A function that goes forward and backward, through all loss terms"
     maps, ids, modality, parts = inputs(images, places)
     config = IDKLConfig(taps=1)
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB
+    parts['pool'].train(form != 'plain gem')
+    parts['purifier'].train(form != 'plain three')
+    compute = loops if form == 'loops' else fast
+
+    def run():
+        parts.zero_grad()
+        for m in maps:
+            m.grad = None
+        total = compute(maps, ids, modality, parts, config)
+        total.backward()
+        return total.item(), [m.grad.norm().item() for m in maps]
+
+    return run
+
+
+def steps(form, backbone, images):
+    "A function that makes a training step"
+    torch.manual_seed(0)
+    config = IDKLConfig(backbone=backbone, reduction='mean')
+    model, objective = IDKL(config, IDENTITIES), IDKLObjective(config)
+    model.pools.train(form != 'plain gem')
+    model.purifier.train(form != 'plain three')
+    adam = torch.optim.Adam(model.parameters(), lr=3e-5, fused=True)
+    x, (ids, modality) = torch.randn(images, 3, 256, 128), labels(images)
+
+    def run():
+        adam.zero_grad()
+        total = objective(model(x), ids, modality).total
+        total.backward()
+        adam.step()
+        return total.item(), []
+
+    return run
+
+
+def measure(run, repeats):
+    "In this process; the first run warms up, and its peak counts; of the others the fastest"
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB
+
     before, seconds = peak(), []
     for _ in range(repeats + 1):
-        parts.zero_grad()
-        [setattr(m, 'grad', None) for m in maps]
         start = time.perf_counter()
-        total = {'vectorised': vectorised, 'plain': plain}[form](maps, ids, modality, parts, config)
-        total.backward()
+        total, slope = run()
         seconds.append(time.perf_counter() - start)
-    slope = [m.grad.norm().item() for m in maps]
-    print(
-        json.dumps(
-            dict(
-                total=total.item(),
-                slope=slope,
-                seconds=statistics.median(seconds[1:]),
-                above_inputs_GiB=peak() - before,
-            )
-        )
+    return dict(
+        total=total, slope=slope, seconds=min(seconds[1:]), above_inputs_GiB=peak() - before
     )
 
 
@@ -201,29 +249,24 @@ if __name__ == '__main__':
     parser.add_argument('--images', type=int, default=120)
     parser.add_argument('--places', type=int, nargs=2, default=(24, 9))
     parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--form', choices=('vectorised', 'plain'))
+    parser.add_argument('--step', metavar='BACKBONE')
+    parser.add_argument('--form', choices=FORMS)
     a = parser.parse_args()
     if a.form:
-        measure(a.form, a.images, a.places, a.repeats)
+        run = steps(a.form, a.step, a.images) if a.step else losses(a.form, a.images, a.places)
+        print(json.dumps(measure(run, a.repeats)))
         sys.exit()
-    found = {}
-    for form in ('vectorised', 'plain'):
-        command = [
-            sys.executable,
-            __file__,
-            '--form',
-            form,
-            '--images',
-            str(a.images),
-            '--places',
-            *map(str, a.places),
-            '--repeats',
-            str(a.repeats),
-        ]
-        found[form] = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    results = {}
+    for form in FORMS[:3] if a.step else FORMS:
+        command = [sys.executable, __file__, *sys.argv[1:], '--form', form]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        results[form] = json.loads(output)
+        times = results[form]['seconds'] / results['fast']['seconds']
+        differ = abs(results[form]['total'] / results['fast']['total'] - 1)
+        GiB = results[form]['above_inputs_GiB']
+        print(
+            f'{form:12} {results[form]["seconds"]:8.2f} s ({times:.2f} times), {GiB:.2f} GiB; '
+            f'totals differ by {differ:.1e}',
+            flush=True,
         )
-        print(f'{form:10}', found[form])
-    print(
-        f'plain / vectorised: {found["plain"]["seconds"] / found["vectorised"]["seconds"]:.1f} times the time; totals differ by {abs(found["plain"]["total"] / found["vectorised"]["total"] - 1):.1e}'
-    )

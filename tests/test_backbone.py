@@ -1,17 +1,79 @@
-"Files of weights in the forms that people have: one loader, lenient about form and strict about content."
+"GeM and networks under wrong input; files of weights in the forms that people have, by one loader."
 
 from unittest.mock import patch
 from urllib.error import URLError
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from safetensors.torch import save_file
 from torch import nn
+from torch.autograd import gradcheck
+from torch.testing import assert_close
 from torchvision.models import resnet18, resnet50
 
-from idkl_nb.backbone import DualBranch, load_weights, resnet
+from idkl_nb.backbone import BNNeck, DualBranch, GeM, gem, load_weights, read_weights, resnet
 from idkl_nb.checkpoints import CheckpointError, load_released_checkpoint
 from idkl_nb.model import IDKL, IDKLConfig
+
+devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_powers_of_half_precision_do_not_overflow(dtype):
+    pooled = gem(torch.full((1, 1, 2, 2), 6e4, dtype=dtype))
+    assert pooled.dtype == torch.float32
+    assert torch.isfinite(pooled).all()
+
+
+@pytest.mark.parametrize('p', [1.0, 2.0, 3.0, 4.5])
+@pytest.mark.parametrize('device', devices)
+def test_a_learned_exponent_pools_as_a_fixed_one(p, device):
+    maps = torch.randn(20, 3, 4, 5, device=device)  # values below eps, too
+    assert_close(gem(maps, torch.tensor(p, device=device)), gem(maps, p))
+
+
+def test_gem_has_the_slope_of_finite_differences():
+    assert gradcheck(gem, torch.rand(2, 3, 2, 2, dtype=torch.float64, requires_grad=True) + 0.1)
+
+
+def test_gem_wants_maps_and_a_number():
+    maps = torch.rand(2, 3, 4, 5)
+    with pytest.raises(TypeCheckError, match=r"(?s)parameter 'x'.*f32\[3,4,5\]"):
+        gem(maps[0])
+    with pytest.raises(TypeCheckError, match="parameter 'p'"):
+        gem(maps, '3')
+    with pytest.raises(TypeCheckError, match="parameter 'p'"):
+        gem(maps, torch.ones(2))
+    assert torch.equal(gem(maps, 3), gem(maps, 3.0))  # a whole number will do
+
+
+@pytest.mark.parametrize('p', [0.0, -1.0, float('nan')])
+def test_an_exponent_must_be_positive(p):
+    with pytest.raises(ValueError, match='gem_p must be positive'):
+        IDKLConfig(gem_p=p)
+
+
+def test_a_fixed_exponent_is_no_parameter():
+    assert not list(GeM().parameters())
+    assert [name for name, _ in GeM(learn=True).named_parameters()] == ['p']
+
+
+def test_networks_that_are_not_there():
+    with pytest.raises(ValueError, match="'resnet51': choose one of narrow, resnet18"):
+        resnet('resnet51')
+    with pytest.raises(TypeCheckError, match="parameter 'last_stride'"):
+        resnet('resnet18', last_stride=3)
+
+
+def test_images_have_three_channels():
+    backbone = DualBranch('narrow')
+    for images in (torch.rand(2, 1, 64, 32), torch.zeros(2, 3, 64, 32, dtype=torch.uint8)):
+        for road in (backbone, backbone.shared):
+            with pytest.raises(TypeCheckError, match="parameter 'images'"):
+                road(images)
+    with pytest.raises(TypeCheckError, match="parameter 'pooled'"):
+        BNNeck(3)(torch.rand(3))
 
 
 def counted(net):
@@ -185,14 +247,34 @@ def test_a_released_file_with_another_shape_is_refused(released, tmp_path):
 
 
 @pytest.mark.parametrize(
+    'name, weights, known',
+    [
+        ('resnet18', 'IMAGENET1K_V9', 'IMAGENET1K_V1'),
+        ('narrow', 'IMAGENET1K_V1', 'WORLD_V1'),
+        ('resnet18', 'WORLD_V1', 'IMAGENET1K_V1'),
+    ],
+)
+def test_a_name_without_weights_gets_those_that_there_are(name, weights, known):
+    with pytest.raises(ValueError, match=f'{weights}.*neither a file nor a name .*{known}'):
+        load_weights(resnet(name), name, weights)
+
+
+def test_a_file_that_is_none_or_damaged(tmp_path):
+    file = tmp_path / 'weights.pth'
+    with pytest.raises(ValueError, match='no such file'):
+        read_weights(file)
+    file.write_bytes(b'nonsense')
+    with pytest.raises(ValueError, match='not a state dictionary .* or is damaged'):
+        load_weights(resnet('resnet18'), 'resnet18', file)
+
+
+@pytest.mark.parametrize(
     'error',
     [URLError('no network'), ConnectionResetError('reset'), RuntimeError('invalid hash value')],
 )
 def test_weights_that_cannot_be_had(error):
     "The message names the option and the field"
     with patch('torchvision.models._api.load_state_dict_from_url', side_effect=error):
-        with pytest.raises(
-            OSError,
-            match=r'resnet50-.*\.pth .*--model\.weights FILE .*IDKLConfig\(weights=FILE\).*--model\.weights None',
-        ):
+        cure = r'--model\.weights FILE .*IDKLConfig\(weights=FILE\).*--model\.weights None'
+        with pytest.raises(OSError, match=rf'resnet50-.*\.pth .*{cure}'):
             DualBranch('resnet50', weights='IMAGENET1K_V1')

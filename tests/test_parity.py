@@ -7,23 +7,27 @@ import pytest
 import torch
 
 from idkl_nb.backbone import gem
+from idkl_nb.fast import fast_gem
 from idkl_nb.identity import batch_hard_triplet, hardest, pairwise_distances
 from idkl_nb.metrics import rank_and_score, retrieval_scores
 
 reference = np.load(Path(__file__).with_name('reference.npz'), allow_pickle=False)
-tensor = lambda name: torch.tensor(reference[name])
-close = lambda found, name, tolerance=1e-6: np.testing.assert_allclose(
-    np.asarray(found.detach() if isinstance(found, torch.Tensor) else found),
-    reference[name],
-    rtol=tolerance,
-    atol=tolerance,
-)
+
+
+def tensor(name):
+    return torch.tensor(reference[name])
+
+
+def close(ours, name, tolerance=1e-6):
+    ours = ours.detach() if isinstance(ours, torch.Tensor) else ours
+    np.testing.assert_allclose(np.asarray(ours), reference[name], rtol=tolerance, atol=tolerance)
 
 
 def test_gem():
-    close(gem(tensor('gem/x'), p=3.0)[..., None, None], 'gem/y')
-    close(gem(tensor('gem/x'), p=2.0)[..., None, None], 'gem/y_p2')
-    close(gem(tensor('gem/x')), 'gem/gem_p')
+    for pool in (gem, fast_gem):
+        close(pool(tensor('gem/x'), p=3.0)[..., None, None], 'gem/y')
+        close(pool(tensor('gem/x'), p=2.0)[..., None, None], 'gem/y_p2')
+        close(pool(tensor('gem/x')), 'gem/gem_p')
 
 
 def test_distances():
