@@ -27,9 +27,11 @@ from .backbone import load_weights, resnet
 from .check import check
 from .checkpoints import load_released_checkpoint
 from .common import MODALITIES, DataError, make_folder, write_whole
-from .datasets import SUFFIXES, Records, image_files, read_dataset
 from .evaluate import messages
 from .features import FeatureTable, check_unseen, embed, save_features
+from .folders import SUFFIXES, image_files
+from .readers import read_dataset
+from .records import Records
 from idkl_nb.runs import (
     Experiment,
     ToTensorBoard,

@@ -22,7 +22,6 @@ import tyro
 from torch.nn import functional as F
 
 from .common import DataError, write_whole
-from .datasets import Records, read_dataset
 from idkl_nb.features import (
     COLUMNS,
     LAYOUTS,
@@ -34,6 +33,8 @@ from idkl_nb.features import (
     score_features,
 )
 from .protocols import SYSU, ProtocolScores, RegDB, join_trials, read_sysu_draws
+from .readers import read_dataset
+from .records import Records
 
 # %% ../nbs/workshop/evaluate.ipynb #e37dc759
 def join_records(

@@ -28,14 +28,16 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .checkpoints import load_state
 from .common import INFRARED, MODALITIES, VISIBLE, write_whole
-from .datasets import Records, read_dataset
 from .end_to_end import evaluate
 from .features import embed
+from .images import eval_transform
 from .model import BASELINE, IDKL
 from .pictures import heat_map, heat_maps, projection
+from .readers import read_dataset
+from .records import Records
 from .steps import PRESETS, TrainConfig, settings
 from .training import fit, precision_of, resume
 from .world import World

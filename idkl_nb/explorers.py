@@ -23,11 +23,11 @@ from ipyevents import Event
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .common import INFRARED, MODALITIES, VISIBLE
 from .csa import csa_loss
-from .datasets import Records
 from .features import embed
+from .images import eval_transform
 from .metrics import retrieval_scores
 from .model import IDKL, IDKLConfig, IDKLObjective
 from idkl_nb.pictures import (
@@ -45,6 +45,7 @@ from idkl_nb.pictures import (
     pixels,
 )
 from .protocols import retrieval_distances
+from .records import Records
 from .tgsa import affinity, tgsa_loss
 from .world import World
 

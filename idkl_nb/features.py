@@ -23,11 +23,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .common import MODALITIES, DataError, write_whole
-from .datasets import Records, _is_file
+from .folders import is_file
+from .images import eval_transform
 from .precision import autocast
 from .protocols import LLCM, SYSU, ProtocolScores, RegDB
+from .records import Records
 
 # %% ../nbs/workshop/features.ipynb #5e22d06a
 COLUMNS = ('path', 'identity', 'camera', 'modality', 'split')  # of the records
@@ -476,7 +478,7 @@ def load_features(
     file = Path(file).expanduser()
     if file.suffix not in READERS:
         raise DataError(f'{file}: unknown ending. {FEATURES_HELP}')
-    if not _is_file(file):
+    if not is_file(file):
         raise DataError(f'{file!s:.300}: no such file')
     try:
         return _table(

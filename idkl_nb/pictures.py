@@ -22,11 +22,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import IMAGENET_MEAN, IMAGENET_STD, Images
 from .common import INFRARED, MODALITIES, VISIBLE
-from .datasets import Records
+from .images import IMAGENET_MEAN, IMAGENET_STD, Images
 from .model import IDKL
 from .protocols import ProtocolScores, retrieval_distances
+from .records import Records
 
 # %% ../nbs/workshop/pictures.ipynb #2859477c
 COLOURS = (

@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .common import INFRARED, MODALITIES, VISIBLE, DataError
-from .datasets import SYSU_CAMERAS, TRIALS, Records, _is_file
+from .folders import is_file
 from .identity import pairwise_distances
+from .layouts import SYSU_CAMERAS, TRIALS
 from .matfile import read_mat
 from .metrics import retrieval_scores
+from .records import Records
 from .rerank import K1, k_reciprocal
 
 # %% ../nbs/workshop/protocols.ipynb #41bb2c61
@@ -232,7 +234,7 @@ def read_sysu_draws(
     "Read the gallery draws of the official protocol, exp/rand_perm_cam.mat. Raises DataError"
     file = Path(os.path.expanduser(root)) / 'exp' / 'rand_perm_cam.mat'
     cure = 'It is in the public repository of the dataset\'s authors, github.com/wuancong/SYSU-MM01, folder evaluation/data_split; copy it into exp/'
-    if not _is_file(file):
+    if not is_file(file):
         raise DataError(f'{file}: the file of gallery draws is missing. {cure}')
     try:
         cameras = read_mat(file, 'rand_perm_cam')

@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 
 from .common import DataError, write_whole
-from .datasets import Records, read_dataset
 from .features import FeatureTable, layout_name, score_features
 from .people import Garments
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
+from .readers import read_dataset
+from .records import Records
 from .steps import PRESETS, TrainConfig
 from .training import _about, _fingerprint
 from .world import World

@@ -25,16 +25,18 @@ from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .augmentation import step_generator
 from .batches import PKSampler, start_method
-from .cache import CachedImages, _as_it_is, build_cache, step_generator
+from .cache import CachedImages, whole_batch
+from .caches import build_cache
 from .checkpoints import CheckpointError, Checkpoints
 from .common import INFRARED, VISIBLE, make_folder, write_whole
-from .datasets import Records
 from .features import embed
 from .metrics import retrieval_scores
 from .model import IDKL
 from .precision import PRECISIONS, Precision
 from .protocols import retrieval_distances
+from .records import Records
 from idkl_nb.steps import (
     PRESETS,
     Plan,
@@ -216,7 +218,7 @@ class _Run:
             batch_sampler=self.plan,
             num_workers=config.workers,
             multiprocessing_context=start_method(config.workers),
-            collate_fn=_as_it_is,
+            collate_fn=whole_batch,
             pin_memory=torch.cuda.is_available(),
         )
 

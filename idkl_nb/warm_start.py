@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .augmentation import BatchAugment
 from .backbone import BNNeck, GeM, resnet
-from .cache import BatchAugment
 from .common import VISIBLE
 from .identity import reid_loss
 from .steps import choose_precision, make_accelerator

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from idkl_nb.common import INFRARED, VISIBLE
-from idkl_nb.datasets import TRIALS, Records
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.features import PROTOCOLS, FeatureTable, save_features
+from idkl_nb.layouts import TRIALS
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.protocols import LLCM, SYSU, Distances, RegDB, join_trials, read_sysu_draws
+from idkl_nb.records import Records
 from idkl_nb.writers import _write_draws
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idkl_nb.common import INFRARED, MODALITIES, DataError
-from idkl_nb.datasets import Records, read_dataset, read_sysu
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.features import (
     LAYOUTS,
@@ -30,6 +29,8 @@ from idkl_nb.features import (
     seen_in_training,
 )
 from idkl_nb.protocols import SYSU, RegDB
+from idkl_nb.readers import read_dataset, read_sysu
+from idkl_nb.records import Records
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
