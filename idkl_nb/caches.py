@@ -198,6 +198,7 @@ def _opened(target: Path, records: Records, on_unreadable: str) -> ImageCache:
     cache = ImageCache(target, records)
     if not cache.unreadable:
         return cache
+
     message = (
         f'{target}: {len(cache.unreadable)} of {len(records)} images could not be read, '
         f'for example {cache.unreadable[0]}; others of the same identity and modality '

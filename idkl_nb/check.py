@@ -74,6 +74,7 @@ def _needed(
 
 # %% ../nbs/workshop/check.ipynb #f3bdcc74
 def _check_arguments(name: str, trial: int | None, workers: int | None):
+    "Raise DataError for numbers that are out of range"
     if name == 'RegDB' and trial is not None and trial not in range(1, 11):
         raise DataError(f'trial {trial!r}: RegDB has trials 1 to 10')
     if workers is not None and workers < 0:

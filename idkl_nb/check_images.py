@@ -90,18 +90,14 @@ def check_files(
     "Look at images, in the order of `paths`"
     check_one = partial(check_image, quick=quick)
     files = [root / path for path in paths]
+    title = f'{"reading headers of" if quick else "decoding"} {len(paths):,} images'
+
     pool = ThreadPoolExecutor(workers) if workers else None
-    bar = partial(
-        tqdm,
-        desc=f'{"reading headers of" if quick else "decoding"} {len(paths):,} images',
-        total=len(paths),
-        unit='image',
-        disable=not progress,
-    )
     try:
         with warnings.catch_warnings():  # Pillow's warning of large images; they become findings
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            return list(bar(pool.map(check_one, files) if pool else map(check_one, files)))
+            facts = pool.map(check_one, files) if pool else map(check_one, files)
+            return list(tqdm(facts, title, len(paths), unit='image', disable=not progress))
     finally:
         if pool:
             pool.shutdown(cancel_futures=True)

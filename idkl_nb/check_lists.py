@@ -56,6 +56,7 @@ def _sysu_splits(
         words = [word.strip() for word in ','.join(lines).split(',') if word.strip()]
         if lines and not words:
             findings.append(finding('list file', name, 'no identity in it', cure=layout.help))
+
         for word in words:
             if NUMBER.fullmatch(word):
                 splits.setdefault(int(word), {})[split] = name

@@ -87,6 +87,7 @@ def check_counts(
         else:
             count = len(own)
             counted = f'{MODALITIES[modality]} images'
+
         if count != number:
             name = layout.list_file(splits[0], modality or VISIBLE, trial)
             findings.append(

@@ -71,6 +71,7 @@ def read_image(
             image.load()
             if not is_deep(image.mode):
                 return turn(image).convert('RGB')
+
             mode = image.mode
             low, high = image.getextrema()
     except Exception as error:  # decoders raise nearly anything for damaged files
