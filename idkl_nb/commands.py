@@ -27,10 +27,12 @@ from .backbone import load_weights, resnet
 from .check import check
 from .checkpoints import load_released_checkpoint
 from .common import MODALITIES, DataError, make_folder, write_whole
-from .datasets import SUFFIXES, Records, image_files, read_dataset
 from .evaluate import messages
 from .feature_files import save_features
 from .features import FeatureTable, embed
+from .folders import SUFFIXES, image_files
+from .readers import read_dataset
+from .records import Records
 from idkl_nb.runs import (
     Experiment,
     ToTensorBoard,

@@ -18,12 +18,13 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .checkpoints import load_state
 from .common import INFRARED, VISIBLE, typed, write_whole
-from .datasets import Records
 from .heatmaps import heat_map
+from .images import eval_transform
 from .model import IDKL
+from .records import Records
 from .spaces import projection
 from .steps import TrainConfig
 from .training import fit, resume

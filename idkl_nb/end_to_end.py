@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .common import INFRARED, MODALITIES, VISIBLE
-from .datasets import Records
 from .distances import retrieval_distances
 from .metrics import retrieval_scores
 from .model import BASELINE
+from .records import Records
 from .steps import TrainConfig
 
 # %% ../nbs/13_end_to_end.ipynb #5fe43007

@@ -19,10 +19,11 @@ import numpy as np
 import tyro
 
 from .common import DataError, write_whole
-from .datasets import Records, read_dataset
 from .feature_files import COLUMNS, load_features
 from .features import FeatureTable
 from .protocols import SYSU, Protocol, ProtocolScores, RegDB, join_trials
+from .readers import read_dataset
+from .records import Records
 from .regdb_trials import check_named_once, regdb_trials
 from .scoring import LAYOUT_FOLDERS, PROTOCOLS, first_three, layout_name, score_features
 from .sysu_draws import read_sysu_draws

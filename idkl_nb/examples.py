@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .datasets import Records, read_sysu
 from .model import BASELINE, IDKL, IDKLConfig
+from .readers import read_sysu
+from .records import Records
 from .steps import PRESETS, TrainConfig
 from .training import fit
 from .world import World

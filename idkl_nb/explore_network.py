@@ -14,17 +14,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .common import INFRARED, MODALITIES, VISIBLE
-from .datasets import Records
+from .distances import retrieval_distances
 from .explorers import Explorer, choice, slider
 from .features import embed
 from .figures import BLUE, GAP, ORANGE, Board
 from .heatmaps import FEATURES, heat_map, pixels, show_heat
+from .images import eval_transform
 from .metrics import retrieval_scores
 from .model import IDKL
 from .pictures import nearest
-from .distances import retrieval_distances
+from .records import Records
 
 # %% ../nbs/workshop/explore_network.ipynb #ea93b0ed
 def _masks(ax, masks: dict, row: int, channel: int | None):

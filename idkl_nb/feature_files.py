@@ -15,15 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from .folders import is_file
 from jaxtyping import Int, Shaped
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .common import MODALITIES, DataError, write_whole
-from .datasets import Records, _is_file
 from .features import FeatureTable
 from .pickled_text import read_objects
+from .records import Records
 
 # %% ../nbs/workshop/feature_files.ipynb #fd0bc34c
 FEATURES_FORMAT = '1'  # of the .safetensors files
@@ -249,7 +250,7 @@ def load_features(
     root = NO_ROOT if root is None else Path(root).expanduser()
     if file.suffix not in READERS:
         raise DataError(f'{file}: unknown ending. {FEATURES_HELP}')
-    if not _is_file(file):
+    if not is_file(file):
         raise DataError(f'{file!s:.300}: no such file')
 
     try:

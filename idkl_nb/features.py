@@ -16,10 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .batches import eval_loader, eval_transform
+from .batches import eval_loader
 from .common import DataError
-from .datasets import Records
+from .images import eval_transform
 from .precision import autocast
+from .records import Records
 
 # %% ../nbs/workshop/features.ipynb #5e22d06a
 def check_features(

@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .batches import IMAGENET_MEAN, IMAGENET_STD
 from .common import typed
 from .figures import GAP, Board, Figure, picture, to_array
+from .images import IMAGENET_MEAN, IMAGENET_STD
 from .model import IDKL
 
 # %% ../nbs/workshop/heatmaps.ipynb #1beefdb2

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from .batches import Images
 from .common import MODALITIES
-from .datasets import Records
 from .figures import BLUE, COLOURS, DASHES, ORANGE, Board, Figure, panels, picture, to_array
+from .images import Images
 from .protocols import ProtocolScores
+from .records import Records
 
 # %% ../nbs/workshop/pictures.ipynb #e622779d
 def photographs(

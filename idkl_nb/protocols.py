@@ -20,9 +20,10 @@ from jaxtyping import Num, jaxtyped
 from torch import Tensor
 
 from .common import INFRARED, MODALITIES, VISIBLE, typed
-from .datasets import SYSU_CAMERAS, TRIALS, Records
 from .distances import Distances, Mask
+from .layouts import SYSU_CAMERAS, TRIALS
 from .metrics import retrieval_scores
+from .records import Records
 from .sysu_draws import read_sysu_draws
 
 # %% ../nbs/workshop/protocols.ipynb #41bb2c61

@@ -17,11 +17,12 @@ import pandas as pd
 import torch
 
 from .common import DataError, write_whole
-from .datasets import Records, read_dataset
 from .features import FeatureTable
-from .scoring import layout_name, score_features
 from .precision import Precision
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
+from .readers import read_dataset
+from .records import Records
+from .scoring import layout_name, score_features
 from .steps import PRESETS, TrainConfig
 from .training import _about, _fingerprint
 from .wardrobe import Garments

@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 
 from .common import MODALITIES, DataError, typed
-from .datasets import Records
 from .features import FeatureTable
 from .protocols import LLCM, SYSU, Protocol, ProtocolScores, RegDB
+from .records import Records
 
 # %% ../nbs/workshop/scoring.ipynb #18ad14c4
 LAYOUT_FOLDERS = {  # name: folders that its images lie in

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .common import INFRARED, MODALITIES, VISIBLE, typed
-from .datasets import Records
+from .distances import retrieval_distances
 from idkl_nb.figures import (
     BLUE,
     COLOURS,
@@ -26,7 +26,7 @@ from idkl_nb.figures import (
     picture,
     to_array,
 )
-from .distances import retrieval_distances
+from .records import Records
 
 # %% ../nbs/workshop/spaces.ipynb #dab2452b
 class Pairs(NamedTuple):

@@ -21,8 +21,8 @@ from torch.distributed.nn.functional import all_gather
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Sampler
 
+from .augmentation import BatchAugment
 from .batches import PKSampler
-from .cache import BatchAugment
 from .common import check_types
 from .modality import send
 from .model import IDKL, IDKLConfig, IDKLObjective

@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+from .folders import is_file
 from jaxtyping import Int
 
 from .common import DataError
-from .datasets import TRIALS, _is_file
+from .layouts import TRIALS
 
 # %% ../nbs/workshop/sysu_draws.ipynb #e68eec83
 LARGEST_MAT = 2**27  # bytes
@@ -60,7 +61,7 @@ def read_sysu_draws(
         "It is in the public repository of the dataset's authors, github.com/wuancong/SYSU-MM01, "
         'folder evaluation/data_split; copy it into exp/'
     )
-    if not _is_file(file):
+    if not is_file(file):
         raise DataError(f'{file}: the file of gallery draws is missing. {cure}')
     try:
         cameras = load_cells(file, 'rand_perm_cam')

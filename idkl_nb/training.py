@@ -25,16 +25,18 @@ from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from .augmentation import step_generator
 from .batches import PKSampler, start_method
-from .cache import CachedImages, _as_it_is, build_cache, step_generator
+from .cache import CachedImages, _as_it_is
+from .caches import build_cache
 from .checkpoints import CheckpointError, Checkpoints
 from .common import INFRARED, VISIBLE, make_folder, write_whole
-from .datasets import Records
 from .distances import retrieval_distances
 from .features import embed
 from .metrics import retrieval_scores
 from .model import IDKL
 from .precision import PRECISIONS, Precision
+from .records import Records
 from idkl_nb.steps import (
     PRESETS,
     Plan,

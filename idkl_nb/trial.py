@@ -19,9 +19,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .datasets import Records, read_dataset
 from .end_to_end import evaluate
 from .features import embed
+from .readers import read_dataset
+from .records import Records
 from .steps import TrainConfig, settings
 from .training import fit, precision_of, resume
 from .world import World

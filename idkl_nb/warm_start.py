@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .augmentation import BatchAugment
 from .backbone import BNNeck, GeM, resnet
-from .cache import BatchAugment
 from .common import VISIBLE, typed
 from .identity import reid_loss
 from .steps import choose_precision, make_accelerator

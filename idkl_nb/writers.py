@@ -5,55 +5,70 @@
 # %% auto #0
 __all__ = ['write_sysu', 'write_regdb', 'write_llcm']
 
-# %% ../nbs/workshop/writers.ipynb #4ce0d6cb
+# %% ../nbs/workshop/writers.ipynb #321f0b8b
 import glob
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # Windows
 from .common import DataError, open_unfinished, remove_abandoned
-from .datasets import LLCM_CAMERAS, LLCM_NAMES, REGDB_NAMES, SYSU_CAMERAS, TRIALS
+from .layouts import LLCM_CAMERAS, LLCM_NAMES, REGDB_NAMES, SYSU_CAMERAS, TRIALS
 from .world import World
 
 # %% ../nbs/workshop/writers.ipynb #c80758bd
-def _write_images(
-    world: World,  # who draws
-    root,  # folder to make; must not exist, or be empty
-    plan: list[tuple],  # (path, identity, modality, camera, index), one an image
-    finish,  # function of the unfinished folder, which writes the lists
+def _goal(
+    root,  # folder to make
+    images: list,  # to draw
 ) -> Path:
-    "Draw every image of the plan, then write the lists, then give the folder its name. Raises DataError when `root` is not empty"
+    "The folder as a Path. Raises DataError when it is not empty, or when there is nothing to draw"
     try:
         root = Path(root).expanduser()
     except RuntimeError as error:
         raise DataError(f'{root}: {error}. Name a folder to make the dataset in') from error
-    if not plan:
+    if not images:
         raise DataError(f'{root}: no image to draw; each identity needs at least 1')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(
-            f'{root}: something is there already. Name a new or empty folder, or remove this one first'
+            f'{root}: something is there already. '
+            'Name a new or empty folder, or remove this one first'
         )
+    return root
+
+
+def _draw_images(
+    world: World,  # who draws
+    folder: Path,  # where the images go
+    images: list[tuple],  # (path, identity, modality, camera, index)
+    title: str,  # of the progress bar
+):
+    "Draw every image into its file"
+    for path, *what in tqdm(images, desc=title, unit='image', delay=2):
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        world.draw(*what).save(file, quality=95, subsampling=0)
+
+
+def _write_dataset(
+    world: World,  # who draws
+    root,  # folder to make; must not exist, or be empty
+    images: list[tuple],  # (path, identity, modality, camera, index), one an image
+    write_lists,  # function of the unfinished folder
+) -> Path:
+    "Draw every image, then write the lists, then give the folder its name. Raises DataError"
+    root = _goal(root, images)
     unfinished = root.with_name(f'{root.name}.{os.getpid()}.unfinished')
     try:
         for left in root.parent.glob(f'{glob.escape(root.name)}.*.unfinished'):
             remove_abandoned(left / '.lock', left)
 
         with open_unfinished(unfinished / '.lock') as lock:
-            for path, identity, modality, camera, index in tqdm(
-                plan, desc=f'drawing {root.name}', unit='image', delay=2
-            ):
-                file = unfinished / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                world.draw(identity, modality, camera, index).save(file, quality=95, subsampling=0)
-            finish(unfinished)
+            _draw_images(world, unfinished, images, f'drawing {root.name}')
+            write_lists(unfinished)
 
             lock.close()
             (unfinished / '.lock').unlink()
@@ -62,7 +77,8 @@ def _write_images(
             unfinished.rename(root)
     except OSError as error:
         raise DataError(
-            f'{root}: the dataset can\'t be written here ({error}). Make room, check the rights, or name another folder'
+            f"{root}: the dataset can't be written here ({error}). "
+            'Make room, check the rights, or name another folder'
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -83,20 +99,21 @@ def _write_draws(
     counts: dict[tuple[int, int], int],  # (camera, identity): number of images
     seed: int,  # of the permutations
 ):
-    "Write exp/rand_perm_cam.mat: a 6x1 cell of (identities x 1) cells of 10 x n permutations, from 1"
-    rng, largest = np.random.default_rng(seed), max(identity for _, identity in counts)
+    "Write exp/rand_perm_cam.mat: 6 x 1 cells of (identities x 1) cells of 10 x n permutations"
+    from scipy.io import savemat  # here, for nobody else waits for it
+
+    rng = np.random.default_rng(seed)
+    largest = max(identity for _, identity in counts)
     cells = np.empty((6, 1), dtype=object)
     for camera in range(1, 7):
         cell = np.empty((largest, 1), dtype=object)
         for identity in range(1, largest + 1):
             n = counts.get((camera, identity), 0)
-            cell[identity - 1, 0] = np.stack(
-                [rng.permutation(n) + 1 for _ in range(TRIALS)]
-            ).astype(np.uint16)  # (10, n)
+            draws = np.stack([rng.permutation(n) + 1 for _ in range(TRIALS)])  # (10, n)
+            cell[identity - 1, 0] = draws.astype(np.uint16)
         cells[camera - 1, 0] = cell
-    file.parent.mkdir(parents=True, exist_ok=True)
-    from scipy.io import savemat  # here, for nobody else waits for it
 
+    file.parent.mkdir(parents=True, exist_ok=True)
     savemat(file, {'rand_perm_cam': cells})
 
 # %% ../nbs/workshop/writers.ipynb #7891cf1e
@@ -116,33 +133,33 @@ def write_sysu(
     test: Iterable[int],
     images: int = 12,  # images of each identity in each modality, spread over its cameras
 ) -> Path:
-    "Lay a world out on disk as SYSU-MM01, with exp/*.txt and exp/rand_perm_cam.mat. Raises DataError"
+    "Lay a world out on disk as SYSU-MM01, with exp/*.txt and exp/rand_perm_cam.mat"
     splits = dict(train=sorted(train), val=sorted(val), test=sorted(test))
     everybody = [identity for group in splits.values() for identity in group]
     if len(set(everybody)) < len(everybody):
         raise DataError(
-            'an identity stands in two splits; training on a test identity would make every score worthless'
+            'an identity stands in two splits; '
+            'training on a test identity would make every score worthless'
         )
-    if min(map(len, splits.values())) == 0 or min(everybody) < 1 or max(everybody) > 9999:
+    if not all(splits.values()) or min(everybody) < 1 or max(everybody) > 9999:
         raise DataError('each split needs at least one identity, from 1 to 9999')
-    plan = [
+
+    rows = [
         (f'cam{camera}/{identity:04d}/{index + 1:04d}.jpg', identity, modality, camera, index)
         for identity in everybody
         for modality, cameras in SYSU_CAMERAS.items()
         for camera, index in _spread(images, cameras)
     ]
-    counts = {}
-    for _, identity, _, camera, _ in plan:
-        counts[camera, identity] = counts.get((camera, identity), 0) + 1
+    counts = Counter((camera, identity) for _, identity, _, camera, _ in rows)
 
-    def lists(root):
+    def write_lists(folder):
         for camera in range(1, 7):
-            (root / f'cam{camera}').mkdir(exist_ok=True)
+            (folder / f'cam{camera}').mkdir(exist_ok=True)
         for split, identities in splits.items():
-            _write_text(root / 'exp' / f'{split}_id.txt', ','.join(map(str, identities)) + '\n')
-        _write_draws(root / 'exp' / 'rand_perm_cam.mat', counts, world.seed)
+            _write_text(folder / 'exp' / f'{split}_id.txt', ','.join(map(str, identities)) + '\n')
+        _write_draws(folder / 'exp' / 'rand_perm_cam.mat', counts, world.seed)
 
-    return _write_images(world, root, plan, lists)
+    return _write_dataset(world, root, rows, write_lists)
 
 # %% ../nbs/workshop/writers.ipynb #67cbd4db
 def write_regdb(
@@ -151,13 +168,14 @@ def write_regdb(
     identities: Iterable[int],  # at least 2; each trial trains on half of them
     images: int = 10,  # images of each identity in each modality
 ) -> Path:
-    "Lay a world out on disk as RegDB, with the lists of its ten trials. Raises DataError"
+    "Lay a world out on disk as RegDB, with the lists of its ten trials"
     identities = sorted(set(identities))
     if len(identities) < 2:
         raise DataError(
-            f'RegDB needs at least 2 identities, one to train and one to test on, got {len(identities)}'
+            'RegDB needs at least 2 identities, one to train and one to test on, '
+            f'got {len(identities)}'
         )
-    plan = [
+    rows = [
         (
             f'{name.capitalize()}/{identity}/{name}_{index:02d}.bmp',
             identity,
@@ -170,24 +188,39 @@ def write_regdb(
         for index in range(images)
     ]
 
-    def lists(root):
+    def write_list(file, group, modality):
+        label_of = {identity: label for label, identity in enumerate(sorted(group))}
+        lines = [
+            f'{path} {label_of[identity]}\n'
+            for path, identity, modality_of_image, _, _ in rows
+            if modality_of_image == modality and identity in label_of
+        ]
+        _write_text(file, ''.join(lines))
+
+    def write_lists(folder):
+        half = len(identities) // 2
         for trial in range(1, 11):
             order = np.random.default_rng([world.seed, trial]).permutation(identities)
-            for split, people in dict(
-                train=order[: len(order) // 2], test=order[len(order) // 2 :]
-            ).items():
-                label = {identity: n for n, identity in enumerate(sorted(people))}
+            for split, group in dict(train=order[:half], test=order[half:]).items():
                 for modality, name in REGDB_NAMES.items():
-                    lines = [
-                        f'{path} {label[who]}\n'
-                        for path, who, kind, _, _ in plan
-                        if kind == modality and who in label
-                    ]
-                    _write_text(root / f'idx/{split}_{name}_{trial}.txt', ''.join(lines))
+                    write_list(folder / f'idx/{split}_{name}_{trial}.txt', group, modality)
 
-    return _write_images(world, root, plan, lists)
+    return _write_dataset(world, root, rows, write_lists)
 
 # %% ../nbs/workshop/writers.ipynb #3af264c4
+def _llcm_path(
+    split: str,  # 'train' or 'test'
+    name: str,  # 'vis' or 'nir'
+    camera: int,
+    identity: int,
+    index: int,  # of the image
+) -> str:
+    "Where an image of LLCM lies"
+    folder = name if split == 'train' else f'test_{name}/cam{camera}'
+    file = f'{identity:04d}_c{camera:02d}_s000000_f{index:04d}_{name}.jpg'
+    return f'{folder}/{identity:04d}/{file}'
+
+
 def write_llcm(
     world: World,  # who draws
     root,  # folder to make; must not exist, or be empty
@@ -195,24 +228,25 @@ def write_llcm(
     test: Iterable[int],
     images: int = 18,  # images of each identity in each modality, spread over the nine cameras
 ) -> Path:
-    "Lay a world out on disk as LLCM, with the lists in idx. Raises DataError"
+    "Lay a world out on disk as LLCM, with the lists in idx"
     splits = dict(train=sorted(train), test=sorted(test))
-    if not splits['train'] or not splits['test'] or set(splits['train']) & set(splits['test']):
+    if not all(splits.values()) or set(splits['train']) & set(splits['test']):
         raise DataError(
             'LLCM needs identities to train on and others to test on; no identity may be in both'
         )
-    folder = lambda split, name, camera: name if split == 'train' else f'test_{name}/cam{camera}'
-    plan, listed = [], {}
+
+    rows = []
+    lines = {}  # list file: its lines
     for split, identities in splits.items():
         for label, identity in enumerate(identities):
             for modality, name in LLCM_NAMES.items():
                 for camera, index in _spread(images, LLCM_CAMERAS):
-                    path = f'{folder(split, name, camera)}/{identity:04d}/{identity:04d}_c{camera:02d}_s000000_f{index:04d}_{name}.jpg'
-                    plan.append((path, identity, modality, camera, index))
-                    listed.setdefault(f'idx/{split}_{name}.txt', []).append(f'{path} {label}\n')
+                    path = _llcm_path(split, name, camera, identity, index)
+                    rows.append((path, identity, modality, camera, index))
+                    lines.setdefault(f'idx/{split}_{name}.txt', []).append(f'{path} {label}\n')
 
-    def lists(root):
-        for file, lines in listed.items():
-            _write_text(root / file, ''.join(lines))
+    def write_lists(folder):
+        for file, text in lines.items():
+            _write_text(folder / file, ''.join(text))
 
-    return _write_images(world, root, plan, lists)
+    return _write_dataset(world, root, rows, write_lists)

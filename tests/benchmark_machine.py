@@ -38,8 +38,8 @@ def step_rate(precision, steps):
     "Images a second of the fastest step"
     import torch
 
-    from idkl_nb.batches import Batch
-    from idkl_nb.cache import step_generator
+    from idkl_nb.augmentation import step_generator
+    from idkl_nb.records import Batch
     from idkl_nb.steps import PRESETS, Trainer, make_accelerator
 
     config = PRESETS['embedded']

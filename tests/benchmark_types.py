@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 
 from idkl_nb import common
-from idkl_nb.batches import Batch
+from idkl_nb.records import Batch
 from idkl_nb.steps import PRESETS, Trainer, make_accelerator
 
 

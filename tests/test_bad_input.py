@@ -24,16 +24,10 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from torch import nn
 
-from idkl_nb.batches import (
-    Images,
-    PKSampler,
-    eval_loader,
-    eval_transform,
-    read_image,
-    train_loader,
-    train_transform,
-)
-from idkl_nb.cache import BatchAugment, build_cache, normalise
+from idkl_nb.augmentation import BatchAugment, normalise
+from idkl_nb.backbone import GeM
+from idkl_nb.batches import PKSampler, eval_loader, train_loader
+from idkl_nb.caches import build_cache
 from idkl_nb.check import check, check_main
 from idkl_nb.checkpoints import (
     CheckpointError,
@@ -45,17 +39,20 @@ from idkl_nb.checkpoints import (
 from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.common import INFRARED, VISIBLE, DataError
 from idkl_nb.csa import csa_loss
-from idkl_nb.datasets import Records, read_dataset, read_llcm, read_regdb, read_sysu
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.faiss_search import to_faiss
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable, embed
 from idkl_nb.identity import batch_hard_triplet
+from idkl_nb.images import Images, eval_transform, read_image, train_transform
 from idkl_nb.mdr import mdr_loss, pair_modalities
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.modality import cross_entropy, modality_loss
 from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
+from idkl_nb.purifier import centre_distances
+from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu
+from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.scoring import score_features
 from idkl_nb.steps import PRESETS, TrainConfig, from_settings
@@ -651,8 +648,8 @@ area(
     (
         'a misspelt setting',
         lambda b: Images(b.train, None, on_unreadable='ignore'),
-        ValueError,
-        "must be 'raise' or 'skip', got 'ignore'",
+        TypeCheckError,
+        'on_unreadable',
     ),
     (
         'a number below 0 of workers',
@@ -722,8 +719,8 @@ area(
     (
         'P = NaN',
         lambda b: PKSampler(b.train, nan, 2),
-        TypeError,
-        'P = nan: expected a whole number, not float',
+        TypeCheckError,
+        "parameter 'P'",
     ),
     (
         'an epoch of 0 batches',
@@ -744,8 +741,8 @@ area(
     (
         'a size in words',
         lambda b: eval_transform('64', 32),
-        TypeError,
-        "'64' x 32: a size is two whole numbers",
+        TypeCheckError,
+        "parameter 'height'",
     ),
     ('a width of 0', lambda b: train_transform(64, 0), ValueError, '64 x 0 pixels is no size'),
     (
@@ -770,8 +767,8 @@ area(
     (
         'images normalised twice',
         lambda b: normalise(torch.rand(2, 3, 4, 4)),
-        ValueError,
-        'were they normalised before',
+        TypeCheckError,
+        r'f32\[2,3,4,4\]',
     ),
 )
 
@@ -1903,7 +1900,7 @@ def test_names_that_must_work(name, bench, tmp_path):
 
 @pytest.mark.parametrize('layout', ['sysu', 'regdb', 'llcm'])
 def test_links_are_followed_and_reported(layout, bench, tmp_path):
-    "A root that is a link, and images that are links out of it, read as if they were here; idkl-check says which ones lie elsewhere"
+    "A linked root and images linked out of it are read as if here; idkl-check names the latter"
     root = bench.copy(layout)
     expected = read_dataset(root)
     file = root / expected.path[0]

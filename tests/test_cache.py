@@ -1,4 +1,4 @@
-"Image caches under bad luck: outdated, killed, raced for, no room, no rights; and their batches beside those of the files."
+"Image caches under bad luck: outdated, killed, raced for, no room, no rights; and their batches."
 
 import json
 import multiprocessing
@@ -12,27 +12,23 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from PIL import Image
 
-from idkl_nb import cache as module
-from idkl_nb.batches import Batch, Images, eval_loader, eval_transform, train_loader
-from idkl_nb.cache import (
-    BatchAugment,
-    CachedImages,
-    ImageCache,
-    build_cache,
-    cache_bytes,
-    cached_eval_loader,
-    cached_train_loader,
-    normalise,
-    step_generator,
-)
+from idkl_nb import caches as module
+from idkl_nb.augmentation import BatchAugment, normalise, step_generator
+from idkl_nb.batches import eval_loader, train_loader
+from idkl_nb.cache import CachedImages, ImageCache, cached_eval_loader, cached_train_loader
+from idkl_nb.caches import build_cache, cache_bytes, fingerprint
 from idkl_nb.common import DataError
-from idkl_nb.datasets import read_sysu
+from idkl_nb.images import Images, eval_transform, read_image, resize_transform
+from idkl_nb.readers import read_sysu
+from idkl_nb.records import Batch, Records
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 
@@ -128,23 +124,26 @@ def test_accelerate_takes_the_loader(cache, records):
 
 def test_augmentation_is_decided_by_seed_and_step(cache, records):
     augment = BatchAugment(channel=0.5)
-    run = lambda workers: [
-        augment(batch.images, step_generator(3, step))
-        for step, batch in enumerate(
-            cached_train_loader(records, cache, 2, 2, batches=3, workers=workers)
-        )
-    ]
-    first = run(0)
+
+    def augmented(workers):
+        loader = cached_train_loader(records, cache, 2, 2, batches=3, workers=workers)
+        return [augment(batch.images, step_generator(3, step)) for step, batch in enumerate(loader)]
+
+    first = augmented(0)
     torch.manual_seed(99)  # the global generator has no part in it
-    assert same(first, run(2))
+    assert same(first, augmented(2))
 
 
 def test_touched_grown_and_removed_images_are_noticed(records, tmp_path):
     "The cache is built anew; a removed image is named"
     shutil.copytree(records.root, tmp_path / 'copy')
     own = replace(records, root=tmp_path / 'copy')
-    build = lambda: build_cache(own, 64, 32, tmp_path / 'caches', **quiet)
-    first, file = build(), own.root / own.path[3]
+
+    def build():
+        return build_cache(own, 64, 32, tmp_path / 'caches', **quiet)
+
+    first = build()
+    file = own.root / own.path[3]
     assert build().folder == first.folder
     os.utime(file, (0, 0))
     with pytest.warns(UserWarning, match='outdated'):
@@ -240,10 +239,9 @@ def test_killed_while_building(cache, records, tmp_path):
 
 def test_two_processes_at_once(cache, records, tmp_path):
     "Both get the same cache, whoever was first"
-    both, results = (
-        (context := multiprocessing.get_context('fork')).Barrier(2),
-        context.SimpleQueue(),
-    )
+    context = multiprocessing.get_context('fork')
+    both = context.Barrier(2)
+    results = context.SimpleQueue()
 
     def build():
         rename = Path.rename
@@ -305,9 +303,9 @@ def test_no_right_to_write(records, tmp_path):
     folder.mkdir()
     folder.chmod(0o555)
     (tmp_path / 'file').write_text('')
-    mine = os.geteuid()
+    own = os.geteuid()
     try:
-        if mine == 0:  # root may write everywhere, so be nobody for a moment
+        if own == 0:  # root may write everywhere, so be nobody for a moment
             base = Path(tempfile.gettempdir()).resolve()
             for place in (tmp_path, records.root):
                 for parent in (place, *place.resolve().parents):
@@ -317,7 +315,7 @@ def test_no_right_to_write(records, tmp_path):
         with pytest.raises(DataError, match="locked: the image cache can't be written"):
             build_cache(records, 64, 32, folder, **quiet)
     finally:
-        os.seteuid(mine)
+        os.seteuid(own)
     assert names(folder) == []
     with pytest.raises(DataError, match="file: the image cache can't be written"):
         build_cache(records, 64, 32, tmp_path / 'file', **quiet)
@@ -389,7 +387,7 @@ def test_a_cache_that_another_process_has_just_built_is_kept(records, tmp_path):
 
 @pytest.fixture
 def forkserver():
-    "As Python 3.14 starts processes on Linux: what they need is pickled, and a cache would be copied into each"
+    "As Python 3.14 starts processes on Linux: what they need is pickled and copied into each"
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method('forkserver', force=True)
     yield
@@ -402,3 +400,134 @@ def test_reading_processes_need_no_pickle(records, forkserver):
         records[:4], lambda image: torch.zeros(3, 8, 4), batch_size=2, workers=1
     )  # nobody can pickle a lambda
     assert [len(batch.ids) for batch in loader] == [2, 2]
+
+
+# What a cache is made from
+
+
+def test_the_fingerprint_has_paths_in_their_order_and_times(records, tmp_path):
+    shutil.copytree(records.root, tmp_path / 'copy')
+    own = replace(records, root=tmp_path / 'copy')
+    paths, states = fingerprint(own)
+    assert fingerprint(own) == (paths, states) == fingerprint(records)
+    assert fingerprint(own[::-1])[0] != paths
+    os.utime(own.root / own.path[0], ns=(0, 0))
+    assert fingerprint(own)[0] == paths
+    assert fingerprint(own)[1] != states
+
+
+def test_a_missing_image_has_a_fingerprint_only_if_it_may_be_skipped(tmp_path):
+    table = Records.from_rows(tmp_path, [('gone.jpg', 1, 1, 0, 'train')])
+    with pytest.raises(DataError, match='gone.jpg: this image is missing'):
+        fingerprint(table)
+    assert len(fingerprint(table, 'skip')[1]) == 12
+
+
+def test_names_of_caches_are_those_of_older_versions():
+    table = Records.from_rows('nowhere', [('a.jpg', 1, 1, 0, 'train'), ('b.jpg', 1, 1, 0, 'train')])
+    assert fingerprint(table, 'skip') == ('120c39e507a3', 'c55e42414c31')
+
+
+def test_room_is_three_bytes_a_pixel(cache, records):
+    assert cache_bytes(records, 64, 32) == cache.images.nbytes == len(records) * 3 * 64 * 32
+
+
+# Building
+
+
+def test_a_cache_is_found_and_not_built_again(cache, records):
+    with patch('os.fsync') as written:
+        again = build_cache(records, 64, 32, cache.folder.parent, **quiet)
+    written.assert_not_called()
+    assert again.folder == cache.folder
+
+
+def test_workers_build_the_same_cache(cache, records, tmp_path):
+    built = build_cache(records, 64, 32, tmp_path, workers=2, **quiet)
+    assert np.array_equal(built.images, cache.images)
+    for row in (0, 20, len(records) - 1):
+        image = read_image(records.root / records.path[row])
+        assert np.array_equal(cache.images[row], resize_transform(64, 32)(image))
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_an_error_while_writing_leaves_nothing(records, tmp_path, error):
+    expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DataError
+    with patch('os.fsync', side_effect=error), pytest.raises(expected):
+        build_cache(records[:4], 64, 32, tmp_path, **quiet)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    'images, width, message',
+    [(0, 32, 'the table is empty'), (4, 0, '64 x 0 pixels')],
+)
+def test_nothing_to_cache(records, tmp_path, images, width, message):
+    with pytest.raises(ValueError, match=message):
+        build_cache(records[:images], 64, width, tmp_path, **quiet)
+    with pytest.raises(TypeCheckError, match='width'):
+        build_cache(records, 64, '32', tmp_path, **quiet)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_another_image_stands_in_and_the_cache_says_so(records, tmp_path, workers):
+    "Whoever has not asked for it does not get it"
+    shutil.copytree(records.root, tmp_path / 'copy')
+    own = replace(records, root=tmp_path / 'copy')[:20]
+    first = own.root / own.path[0]
+    good, before = first.read_bytes(), first.stat()
+    first.write_bytes(good[:100])
+
+    def build(**options):
+        return build_cache(own, 64, 32, tmp_path / 'caches', **quiet, **options)
+
+    message = f'1 of 20 images could not be read, for example {own.path[0]}'
+    for _ in ('built', 'opened'):
+        with pytest.warns(UserWarning, match=message):
+            patched = build(workers=workers, on_unreadable='skip')
+        assert patched.unreadable == [own.path[0]]
+        same_person = (own.identity == own.identity[0]) & (own.modality == own.modality[0])
+        other = np.flatnonzero(same_person)[1]
+        assert np.array_equal(patched.images[0], patched.images[other])
+    with pytest.raises(DataError, match="train with on_unreadable='skip'"):
+        build()
+
+    first.write_bytes(good)
+    os.utime(first, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.warns(UserWarning, match='outdated'):  # the image is there again
+        assert build().unreadable == []
+
+
+# Reading
+
+
+def test_a_pickled_cache_is_closed_and_opens_itself(cache):
+    content = pickle.dumps(cache)
+    assert len(content) < 50_000
+    opened = pickle.loads(content)
+    assert opened._mapped is None
+    rows = np.array([7, 0, 7])
+    assert np.array_equal(opened.gather(rows), cache.images[rows])
+
+
+def test_nobody_writes_into_a_cache(cache):
+    with pytest.raises(ValueError, match='read-only'):
+        cache.images[0] = 0
+
+
+def test_one_item_has_the_pixels_and_labels_of_the_file(cache, records):
+    assert same(CachedImages(records, cache)[5], Images(records, resize_transform(64, 32))[5])
+
+
+def test_a_table_of_some_images_uses_the_cache_of_all(cache, records):
+    batches = cached_eval_loader(records[30::-3], cache, batch_size=4)
+    images = torch.cat([batch.images for batch in batches])
+    assert np.array_equal(images, cache.images[30::-3])
+
+
+def test_a_table_of_other_images_does_not(cache, records, dataset, tmp_path):
+    with pytest.raises(ValueError, match='images are not in the cache, for example cam1/0005'):
+        CachedImages(read_sysu(dataset), cache)
+    with pytest.raises(ValueError, match='the cache was made from'):
+        CachedImages(replace(records, root=tmp_path), cache)

@@ -13,9 +13,9 @@ import torch
 
 from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.common import INFRARED, DataError
-from idkl_nb.datasets import read_dataset
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.feature_files import load_features
+from idkl_nb.readers import read_dataset
 from idkl_nb.runs import Experiment, data
 from idkl_nb.training import load
 from idkl_nb.world import World

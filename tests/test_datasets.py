@@ -1,4 +1,4 @@
-"Datasets as they come from other people's disks: files that are no images, suffixes in capitals, 16-bit pictures, turned cameras, lists of other forms."
+"Datasets as they come from other people's disks: odd names, suffixes, depths, and lists."
 
 import shutil
 import warnings
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idkl_nb.batches import FORMATS, Images, eval_transform, is_deep, read_image
-from idkl_nb.cache import build_cache, normalise
+from idkl_nb.augmentation import normalise
+from idkl_nb.caches import build_cache
 from idkl_nb.check import check
+from idkl_nb.check_images import check_image
 from idkl_nb.common import INFRARED, DataError
-from idkl_nb.datasets import SUFFIXES, image_files, is_image, read_dataset, read_llcm, read_sysu
-from idkl_nb.findings import look_at
+from idkl_nb.folders import SUFFIXES, image_files, is_image
+from idkl_nb.images import FORMATS, Images, eval_transform, is_deep, read_image
+from idkl_nb.readers import read_dataset, read_llcm, read_sysu
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -44,7 +46,8 @@ def read(root, *args):
     "The table, and the warnings"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
-        return read_dataset(root, *args), [str(warning.message) for warning in caught]
+        records = read_dataset(root, *args)
+    return records, [str(warning.message) for warning in caught]
 
 
 def lists(root, layout):
@@ -162,10 +165,11 @@ def test_what_is_not_used_is_counted(root, layout):
     after, warned = read(root)
     count = len(list((folder.parent / '7777').iterdir()))
     assert after.path.tolist() == before.path.tolist() and len(warned) == 1
+    place = folder.relative_to(root).as_posix()
     assert (
-        f'{3 + count} files in folders of images are not used: 3 whose names do not end in .jpg, .jpeg, .jpe, .jfif, .png, .apng or .bmp, such as {folder.relative_to(root).as_posix()}/Thumbs.db; {count} '
-        in warned[0]
-    )
+        f'{3 + count} files in folders of images are not used: 3 whose names do not end in '
+        f'.jpg, .jpeg, .jpe, .jfif, .png, .apng or .bmp, such as {place}/Thumbs.db; {count} '
+    ) in warned[0]
     assert f'such as {folder.parent.relative_to(root).as_posix()}/7777/' in warned[0]
 
 
@@ -350,15 +354,8 @@ def seen(root, records):
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 def test_images_are_turned_as_exif_says(one, kind, orientation):
     root, records, file, picture = one
-    back = {
-        2: 0,
-        3: 3,
-        4: 1,
-        5: 5,
-        6: 2,
-        7: 6,
-        8: 4,
-    }  # what the camera did, as a transposition of Pillow
+    # what the camera did, as a transposition of Pillow
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
     stored = picture if orientation == 1 else picture.transpose(Image.Transpose(back[orientation]))
     exif = Image.Exif()
     exif[0x112] = orientation
@@ -372,7 +369,7 @@ def test_images_are_turned_as_exif_says(one, kind, orientation):
     for image in seen(root, records):
         change = (image - eval_transform(32, 16)(picture)).abs().mean()
         assert change < (0.1 if kind == 'JPEG' else 1e-6)
-    assert look_at(file, False)[:6] == ('', '', kind, 'RGB', *picture.size)
+    assert check_image(file, False)[:6] == ('', '', kind, 'RGB', *picture.size)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +386,7 @@ def test_broken_exif_spoils_no_image(one, exif):
     save(picture, file, 'JPEG', exif=exif)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of Pillow: corrupt EXIF data
-        assert read_image(file).size == picture.size and look_at(file, False).fault == ''
+        assert read_image(file).size == picture.size and check_image(file, False).fault == ''
 
 
 @pytest.mark.parametrize('quick', [True, False])
@@ -403,43 +400,24 @@ def test_more_than_8_bits_are_refused(one, quick):
         lambda: Images(records, eval_transform(32, 16))[0],
         lambda: build_cache(records, 32, 16, root.parent / 'caches', progress=False),
     ):
-        with pytest.raises(
-            DataError,
-            match=f'{file.name}: this image has more than 8 bits a pixel .*values from 7,000 to 9,500.*Convert all images of its modality to 8 bits by one range',
-        ):
+        message = (
+            f'{file.name}: this image has more than 8 bits a pixel .*values from 7,000 to 9,500'
+            '.*Convert all images of its modality to 8 bits by one range'
+        )
+        with pytest.raises(DataError, match=message):
             use()
-    found = [f for f in check(root, quick=quick, progress=False).errors]
-    assert [(f.kind, f.path) for f in found] == [('more than 8 bits', records.path[0])]
-    assert 'to 8 bits by one range' in found[0].cure
+    errors = check(root, quick=quick, progress=False).errors
+    assert [(one.kind, one.path) for one in errors] == [('more than 8 bits', records.path[0])]
+    assert 'to 8 bits by one range' in errors[0].cure
     with pytest.warns(UserWarning, match='stands in for it'):
         Images(records, eval_transform(32, 16), on_unreadable='skip')[0]
 
 
 def test_modes_that_pillow_would_cut_at_255():
-    "Among all that it can make: those whose conversion to 8 bits loses a value that 8 bits could not hold"
-    assert [
-        mode
-        for mode in (
-            '1',
-            'L',
-            'LA',
-            'P',
-            'PA',
-            'RGB',
-            'RGBA',
-            'CMYK',
-            'YCbCr',
-            'LAB',
-            'HSV',
-            'I',
-            'F',
-            'I;16',
-            'I;16L',
-            'I;16B',
-            'I;16N',
-        )
-        if is_deep(mode)
-    ] == ['I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N']
+    "Those whose conversion to 8 bits loses a value that 8 bits could not hold"
+    of_8_bits = '1 L LA P PA RGB RGBA CMYK YCbCr LAB HSV'.split()
+    deep = ['I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N']
+    assert [mode for mode in of_8_bits + deep if is_deep(mode)] == deep
     for mode in ('I', 'F', 'I;16'):
         assert Image.new(mode, (1, 1), 9000).convert('RGB').getpixel((0, 0)) == (255,) * 3
 
@@ -460,9 +438,10 @@ def test_16_bits_in_colour_are_scaled(one):
     import struct
     import zlib
 
-    chunk = lambda name, data: (
-        struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
-    )
+    def chunk(name, data):
+        length, checksum = len(data), zlib.crc32(name + data)
+        return struct.pack('>I', length) + name + data + struct.pack('>I', checksum)
+
     pixels = np.full((4, 2, 3), (40_000, 20_000, 257), dtype='>u2')
     rows = b''.join(b'\0' + row.tobytes() for row in pixels)
     one[2].write_bytes(
@@ -492,4 +471,4 @@ def test_half_an_image_is_never_taken_for_a_whole_one(one, kind):
         file.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(DataError, match='missing or damaged'):
             read_image(file)
-        assert look_at(file, False).fault in ('truncated image', 'unreadable image')
+        assert check_image(file, False).fault in ('truncated image', 'unreadable image')

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from idkl_nb.datasets import read_dataset
 from idkl_nb.end_to_end import evaluate
 from idkl_nb.features import embed
+from idkl_nb.readers import read_dataset
 from idkl_nb.runs import data, experiment, new_run
 from idkl_nb.steps import PRESETS
 from idkl_nb.training import fit, load

@@ -12,12 +12,13 @@ from jaxtyping import TypeCheckError
 from torch.nn import functional as F
 
 from idkl_nb.common import DataError
-from idkl_nb.datasets import Records, read_llcm, read_regdb, read_sysu
 from idkl_nb.evaluate import evaluate_main, join_records
 from idkl_nb.faiss_search import to_faiss
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.protocols import SYSU, RegDB
+from idkl_nb.readers import read_llcm, read_regdb, read_sysu
+from idkl_nb.records import Records
 from idkl_nb.regdb_trials import numbered_in_order, regdb_trials
 from idkl_nb.scoring import score_features
 from idkl_nb.world import World

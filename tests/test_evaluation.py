@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from idkl_nb.common import INFRARED, VISIBLE
-from idkl_nb.datasets import TRIALS, Records
 from idkl_nb.distances import Distances
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.feature_files import save_features
 from idkl_nb.features import FeatureTable
+from idkl_nb.layouts import TRIALS
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
+from idkl_nb.records import Records
 from idkl_nb.scoring import PROTOCOLS
 from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.writers import _write_draws

@@ -22,13 +22,14 @@ import torch
 from test_training import config, same, start, wait_for, weights  # noqa: fixtures, and processes that train slowly
 
 from idkl_nb import features
-from idkl_nb.batches import eval_transform, train_loader
-from idkl_nb.cache import build_cache, cache_bytes
+from idkl_nb.batches import train_loader
+from idkl_nb.caches import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.common import VISIBLE, DataError, open_unfinished
-from idkl_nb.datasets import Records
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
+from idkl_nb.images import eval_transform
+from idkl_nb.records import Records
 from idkl_nb.training import fit, read_log, resume
 
 fork = multiprocessing.get_context('fork')

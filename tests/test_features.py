@@ -22,12 +22,13 @@ from safetensors.torch import save
 from torch import nn
 
 from idkl_nb.common import INFRARED, MODALITIES, DataError
-from idkl_nb.datasets import Records, read_dataset, read_sysu
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable, embed
 from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.protocols import SYSU, RegDB
+from idkl_nb.readers import read_dataset, read_sysu
+from idkl_nb.records import Records
 from idkl_nb.scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features, seen_in_training
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu

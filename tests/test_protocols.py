@@ -13,9 +13,11 @@ from scipy.io import savemat
 from torch.nn import functional as F
 
 from idkl_nb.common import INFRARED, VISIBLE, DataError
-from idkl_nb.datasets import TRIALS, Records, read_llcm, read_regdb, read_sysu
 from idkl_nb.distances import Distances, retrieval_distances
+from idkl_nb.layouts import TRIALS
 from idkl_nb.protocols import LLCM, MEASURES, SYSU, RegDB, join_trials
+from idkl_nb.readers import read_llcm, read_regdb, read_sysu
+from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.sysu_draws import LARGEST_MAT, read_sysu_draws
 from idkl_nb.world import World

@@ -25,8 +25,8 @@ from torchvision.models import resnet18
 from idkl_nb import backbone, training
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.commands import train_main
-from idkl_nb.datasets import read_sysu
 from idkl_nb.precision import Device
+from idkl_nb.readers import read_sysu
 from idkl_nb.steps import PRESETS, Trainer, settings
 from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
 from idkl_nb.world import World
@@ -732,8 +732,10 @@ def test_two_processes_equal_accumulation(people, tmp_path):
 
 def test_gathered_features_equal_the_joined_batch(people, tmp_path):
     "With `gather`, the gradient is that of the objective of the joined batch; the network sees each half by itself"
+    from idkl_nb.augmentation import step_generator
     from idkl_nb.batches import PKSampler
-    from idkl_nb.cache import CachedImages, build_cache, step_generator
+    from idkl_nb.cache import CachedImages
+    from idkl_nb.caches import build_cache
     from idkl_nb.steps import Plan, Trainer, learning_rate, make_accelerator
 
     gathered = replace(

@@ -1,4 +1,4 @@
-"What a killed process leaves half written goes with the next one that writes there; what a living one writes stays."
+"What a killed process leaves half written goes with the next that writes; a living one's stays."
 
 import multiprocessing
 import os
@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from idkl_nb import writers
-from idkl_nb.cache import ImageCache, build_cache
+from idkl_nb import common, writers
+from idkl_nb.cache import ImageCache
+from idkl_nb.caches import build_cache
 from idkl_nb.common import open_unfinished, remove_abandoned, write_whole
-from idkl_nb.datasets import read_regdb
+from idkl_nb.readers import read_regdb
 from idkl_nb.world import World
 from idkl_nb.writers import write_regdb
 
@@ -25,21 +26,22 @@ class Writer:
     "A process that writes, and stops in the middle until it may go on"
 
     def __init__(self, work):
-        self.half, self.go = forked.Event(), forked.Event()
+        self.half = forked.Event()
+        self.may_finish = forked.Event()
         self.process = forked.Process(target=work, args=(self.stop,))
         self.process.start()
         assert self.half.wait(60)
 
     def stop(self):
         self.half.set()
-        assert self.go.wait(60)
+        assert self.may_finish.wait(60)
 
     def kill(self):
         self.process.kill()
         self.process.join()
 
     def finish(self):
-        self.go.set()
+        self.may_finish.set()
         self.process.join(60)
         return self.process.exitcode
 
@@ -61,13 +63,13 @@ def write_file(folder, name, text):
 
 def write_cache(records, folder):
     def work(stop):
-        from idkl_nb import cache
+        from idkl_nb import caches
 
         def copy(array):
             stop()
             return array.copy()
 
-        cache.np.ascontiguousarray = copy
+        caches.np.ascontiguousarray = copy
         build_cache(records, 32, 16, folder, progress=False)
 
     return work
@@ -165,7 +167,9 @@ def test_files_of_others_stay(tmp_path):
 
 def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
     "A cleaner may come between opening and locking: the writer makes its file anew"
-    file, flock, came = tmp_path / '.a.1.unfinished', writers.fcntl.flock, []
+    file = tmp_path / '.a.1.unfinished'
+    flock = common.fcntl.flock
+    came = []
 
     def late(opened, how):
         if not came:
@@ -173,7 +177,7 @@ def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
             file.unlink()
         return flock(opened, how)
 
-    monkeypatch.setattr(writers.fcntl, 'flock', late)
+    monkeypatch.setattr(common.fcntl, 'flock', late)
     with open_unfinished(file) as opened:
         opened.write(b'whole')
         opened.flush()
@@ -190,7 +194,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     def none(*_):
         raise OSError('no locks available')
 
-    monkeypatch.setattr(writers.fcntl, 'flock', none)
+    monkeypatch.setattr(common.fcntl, 'flock', none)
     (tmp_path / '.a.txt.7.unfinished').write_bytes(b'half')
     write_whole(tmp_path / 'a.txt', lambda opened: opened.write(b'whole'))
     assert (
@@ -200,8 +204,8 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def test_without_locks_at_all_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(writers, 'fcntl', None)
-    for number, age in ((7, 0), (8, 2 * writers.ABANDONED)):
+    monkeypatch.setattr(common, 'fcntl', None)
+    for number, age in ((7, 0), (8, 2 * common.ABANDONED)):
         (tmp_path / f'.a.txt.{number}.unfinished').touch()
         os.utime(tmp_path / f'.a.txt.{number}.unfinished', (os.stat(tmp_path).st_mtime - age,) * 2)
     write_whole(tmp_path / 'a.txt', lambda opened: opened.write(b'whole'))
