@@ -31,13 +31,14 @@ from torch.nn import functional as F
 from .batches import eval_loader, eval_transform
 from .checkpoints import load_state
 from .common import INFRARED, MODALITIES, VISIBLE, write_whole
+from .config import PRESETS, TrainConfig
 from .datasets import Records, read_dataset
 from .end_to_end import evaluate
 from .features import embed
 from .model import BASELINE, IDKL
 from .pictures import heat_map, heat_maps, projection
-from .steps import PRESETS, TrainConfig, settings
-from .training import fit, precision_of, resume
+from .run_folder import precision_of
+from .training import fit, resume
 from .world import World
 from .writers import write_sysu
 
@@ -54,15 +55,15 @@ class Trial:
     @property
     def said(self) -> dict:
         "All that decides the scores: the fields that are not the defaults, so that a new field with a default changes no name"
-        plain = settings(TrainConfig())
+        plain = TrainConfig().to_dict()
         config = {
             name: value
-            for name, value in settings(self.config).items()
+            for name, value in self.config.to_dict().items()
             if name != 'model' and value != plain[name]
         }
         model = {
             name: value
-            for name, value in settings(self.config.model).items()
+            for name, value in self.config.to_dict()['model'].items()
             if value != plain['model'][name]
         }
         return dict(

@@ -42,10 +42,11 @@ from idkl_nb.checkpoints import (
     load_state,
     save_state,
 )
-from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.common import INFRARED, VISIBLE, DataError
+from idkl_nb.config import PRESETS, TrainConfig
 from idkl_nb.csa import csa_loss
 from idkl_nb.datasets import Records, read_dataset, read_llcm, read_regdb, read_sysu
+from idkl_nb.embed_command import embed_main, images_below
 from idkl_nb.evaluate import evaluate_main, to_faiss
 from idkl_nb.features import FeatureTable, embed, load_features, save_features, score_features
 from idkl_nb.identity import batch_hard_triplet
@@ -56,9 +57,11 @@ from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials, read_sysu_draws
 from idkl_nb.purifier import centre_distances
 from idkl_nb.rerank import k_reciprocal
-from idkl_nb.steps import PRESETS, TrainConfig, from_settings
+from idkl_nb.run_folder import load
 from idkl_nb.tgsa import distillation_loss, tgsa_loss
-from idkl_nb.training import check_finite, fit, load, resume
+from idkl_nb.train_command import train_main
+from idkl_nb.training import fit, resume
+from idkl_nb.training_log import check_finite
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -1380,13 +1383,13 @@ area(
     'configuration',
     (
         'a misspelt field',
-        lambda b: from_settings(dict(learning_rate=1.0)),
+        lambda b: TrainConfig.from_dict(dict(learning_rate=1.0)),
         ValueError,
         r"unknown settings \['learning_rate'\].* misspelt",
     ),
     (
         'a misspelt field of the model',
-        lambda b: from_settings(dict(model=dict(lamda_ip=1.0))),
+        lambda b: TrainConfig.from_dict(dict(model=dict(lamda_ip=1.0))),
         ValueError,
         r"unknown settings \['lamda_ip'\]",
     ),
@@ -1434,7 +1437,7 @@ area(
     ),
     (
         'a list for settings',
-        lambda b: from_settings([1]),
+        lambda b: TrainConfig.from_dict([1]),
         TypeError,
         'expected a dictionary of settings',
     ),
