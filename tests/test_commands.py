@@ -300,8 +300,6 @@ def test_options_without_effect_are_refused(bench, tmp_path):
 
 def test_the_device_of_a_training(bench, tmp_path, monkeypatch):
     "What --device names is what the training computes on, and nothing is left behind"
-    import idkl_nb.commands as commands
-
     never = tmp_path / 'never'
     for device in ('gpu', 'cuda:99', 'meta'):
         refused(trained(never, '--device', device), f'idkl-train: --device {device}')
