@@ -51,7 +51,7 @@ setup(
         console_scripts=[
             f'idkl-{name}=idkl_nb.{module}:{name}_main'
             for name, module in dict(
-                train='commands', embed='commands', evaluate='evaluate', check='check'
+                train='train_command', embed='embed_command', evaluate='evaluate', check='check'
             ).items()
         ],
     ),

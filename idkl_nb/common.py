@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'ABANDONED', 'DataError', 'typed', 'full_precision', 'check_types',
-           'open_unfinished', 'remove_abandoned', 'make_folder', 'write_whole']
+           'open_unfinished', 'remove_abandoned', 'make_folder', 'write_whole', 'write_bytes']
 
 # %% ../nbs/workshop/common.ipynb #cdb1f6cc
 import contextlib
@@ -199,3 +199,11 @@ def write_whole(
             unfinished.unlink(missing_ok=True)
             raise
     _sync_folder(file.parent)
+
+
+def write_bytes(
+    file,  # its folder must exist
+    content: bytes,
+):
+    "Write a file of this content as `write_whole` does"
+    write_whole(file, lambda opened: opened.write(content))

@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from .batches import eval_loader
 from .checkpoints import load_state
 from .common import INFRARED, VISIBLE, typed, write_whole
+from .config import TrainConfig
 from .heatmaps import heat_map
 from .images import eval_transform
 from .model import IDKL
 from .records import Records
 from .spaces import projection
-from .steps import TrainConfig
 from .training import fit, resume
 
 # %% ../nbs/workshop/diagnosis.ipynb #62a55621

@@ -10,66 +10,62 @@ import dataclasses
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from .common import INFRARED, MODALITIES, VISIBLE
+from .common import INFRARED, MODALITIES, VISIBLE, typed
+from .config import TrainConfig
 from .distances import retrieval_distances
 from .metrics import retrieval_scores
 from .model import BASELINE
 from .records import Records
-from .steps import TrainConfig
 
 # %% ../nbs/13_end_to_end.ipynb #5fe43007
 def methods(
     config: TrainConfig,  # of the whole objective
 ) -> dict[str, TrainConfig]:  # by name
     "The two methods that are compared: the baseline L_b, and IDKL"
-    return {
-        'L_b': dataclasses.replace(config, model=dataclasses.replace(config.model, **BASELINE)),
-        'IDKL': config,
-    }
+    baseline = dataclasses.replace(config.model, **BASELINE)
+    return {'L_b': dataclasses.replace(config, model=baseline), 'IDKL': config}
 
 # %% ../nbs/13_end_to_end.ipynb #e5663cdc
+@typed
 def distances(
-    features: Tensor,  # (N, C) of all test images
-    records: Records,  # (N,) their records
+    features: Float[Tensor, 'N C'],  # of all test images
+    records: Records,  # theirs
     query: int,  # modality of the queries; the gallery has the other one
     rerank: str | None = None,  # scope of the re-ranking, see `rerank`; None: off
-) -> Tensor:  # (Q, G), smaller is more alike
+) -> Float[Tensor, 'Q G']:  # smaller is more alike
     "Cosine distances from the images of one modality to those of the other"
-    asks = torch.as_tensor(records.modality == query)
-    return retrieval_distances(features[asks], features[~asks], rerank=rerank)[:]
+    is_query = torch.as_tensor(records.modality == query)
+    return retrieval_distances(features[is_query], features[~is_query], rerank=rerank)[:]
 
 
+@typed
 def evaluate(
-    features: Tensor,  # (N, C) of all test images
-    records: Records,  # (N,) their records
+    features: Float[Tensor, 'N C'],  # of all test images
+    records: Records,  # theirs
     rerank: str | None = None,  # as in `distances`
 ) -> pd.DataFrame:  # one row a direction; scores in percent
-    "Rank-k, mAP and mINP in both directions, with every image of the other modality in the gallery"
+    "Scores in both directions, with every image of the other modality in the gallery"
     rows = {}
     for query, gallery in ((INFRARED, VISIBLE), (VISIBLE, INFRARED)):
-        asked, there = records.where(modality=query), records.where(modality=gallery)
+        query_ids = records.where(modality=query).identity
+        gallery_ids = records.where(modality=gallery).identity
         scores = retrieval_scores(
             distances(features, records, query, rerank),
-            torch.as_tensor(asked.identity),
-            torch.as_tensor(there.identity),
+            torch.as_tensor(query_ids),
+            torch.as_tensor(gallery_ids),
         )
-        row = {f'rank-{k}': 100 * scores.rank(k) for k in (1, 5, 10, 20)} | {
-            'mAP': 100 * scores.mAP,
-            'mINP': 100 * scores.mINP,
-        }
-        chance = (
-            asked.identity[:, None] == there.identity
-        ).mean()  # share of right images: what guessing gets at rank 1
-        rows[f'{MODALITIES[query]} to {MODALITIES[gallery]}'] = row | {
-            'chance': 100 * chance,
-            'queries': scores.valid,
-            'gallery': len(there),
-        }
-    return (
-        pd.DataFrame(rows)
-        .T.astype({'queries': int, 'gallery': int})
-        .rename_axis('query to gallery')
-    )
+
+        # the share of right images is what guessing gets at rank 1
+        row = {f'rank-{k}': 100 * scores.rank(k) for k in (1, 5, 10, 20)}
+        row['mAP'] = 100 * scores.mAP
+        row['mINP'] = 100 * scores.mINP
+        row['chance'] = 100 * (query_ids[:, None] == gallery_ids).mean()
+        row['queries'] = scores.valid
+        row['gallery'] = len(gallery_ids)
+        rows[f'{MODALITIES[query]} to {MODALITIES[gallery]}'] = row
+
+    table = pd.DataFrame(rows).T.astype({'queries': int, 'gallery': int})
+    return table.rename_axis('query to gallery')

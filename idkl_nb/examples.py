@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from .config import PRESETS, TrainConfig
 from .model import BASELINE, IDKL, IDKLConfig
 from .readers import read_sysu
 from .records import Records
-from .steps import PRESETS, TrainConfig
 from .training import fit
 from .world import World
 from .writers import write_sysu

@@ -16,9 +16,9 @@ import pandas as pd
 import tyro
 from scipy.stats import t as student
 
+from .config import PRESETS, TrainConfig
 from .diagnosis import diagnose
 from .model import BASELINE
-from .steps import PRESETS, TrainConfig
 from .trial import DIRECTIONS, Trial, append_row, people_of, read_runs, run_trial
 from .world import World
 

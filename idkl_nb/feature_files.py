@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from .folders import is_file
 from jaxtyping import Int, Shaped
 from safetensors import safe_open
 from safetensors.torch import save
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from .common import MODALITIES, DataError, write_whole
 from .features import FeatureTable
+from .folders import is_file
 from .pickled_text import read_objects
 from .records import Records
 

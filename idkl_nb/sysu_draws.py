@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from .folders import is_file
 from jaxtyping import Int
 
 from .common import DataError
+from .folders import is_file
 from .layouts import TRIALS
 
 # %% ../nbs/workshop/sysu_draws.ipynb #e68eec83

@@ -19,12 +19,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from .config import TrainConfig
 from .end_to_end import evaluate
 from .features import embed
 from .readers import read_dataset
 from .records import Records
-from .steps import TrainConfig, settings
-from .training import fit, precision_of, resume
+from .run_folder import precision_of
+from .training import fit, resume
 from .world import World
 from .writers import write_sysu
 
@@ -48,7 +49,7 @@ class Trial:
 
         Fields that have their default are left out, so that a new field with a default changes no
         name."""
-        config, defaults = settings(self.config), settings(TrainConfig())
+        config, defaults = self.config.to_dict(), TrainConfig().to_dict()
         model = _changes(config.pop('model'), defaults.pop('model'))
         return dict(
             world=self.world,

@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from .augmentation import BatchAugment
 from .backbone import BNNeck, GeM, resnet
 from .common import VISIBLE, typed
+from .devices import choose_precision, make_accelerator
 from .identity import reid_loss
-from .steps import choose_precision, make_accelerator
 from .world import World
 
 # %% ../nbs/workshop/warm_start.ipynb #426cf3af

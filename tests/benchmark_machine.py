@@ -1,8 +1,11 @@
-"""How fast is a step of the preset `embedded` on this machine, by precision, and by how OpenMP's threads wait, alone and beside a busy process?
+"""How fast is a step of the preset `embedded` on this machine?
+
+By precision, and by how OpenMP's threads wait, alone and beside a busy process.
 
     python tests/benchmark_machine.py [--rounds 3] [--steps 10] [--out nbs/results]
 
-Forms take turns, each in a process of its own, and the fastest round of each counts. Writes precision.csv and threads.csv."""
+Forms take turns, each in a process of its own, and the fastest round of each counts. Writes
+precision.csv and threads.csv."""
 
 import argparse
 import csv
@@ -15,9 +18,8 @@ import time
 from pathlib import Path
 
 WAYS = {  # of waiting; the environment of each
-    'as OpenMP has it': dict(
-        GOMP_SPINCOUNT='300000'
-    ),  # its default; not set at all, the package would set it
+    # OpenMP's default; not set at all, the package would set it
+    'as OpenMP has it': dict(GOMP_SPINCOUNT='300000'),
     'asleep at once': dict(OMP_WAIT_POLICY='PASSIVE'),
     'spin 500': dict(GOMP_SPINCOUNT='500'),
     'spin 1000': dict(GOMP_SPINCOUNT='1000'),
@@ -39,8 +41,10 @@ def step_rate(precision, steps):
     import torch
 
     from idkl_nb.augmentation import step_generator
+    from idkl_nb.config import PRESETS
+    from idkl_nb.devices import make_accelerator
     from idkl_nb.records import Batch
-    from idkl_nb.steps import PRESETS, Trainer, make_accelerator
+    from idkl_nb.training import Trainer
 
     config = PRESETS['embedded']
     trainer = Trainer(config, 210, make_accelerator(precision))
@@ -48,7 +52,9 @@ def step_rate(precision, steps):
     images = torch.randint(0, 256, (count, 3, config.height, config.width), dtype=torch.uint8)
     ids = torch.arange(config.P).repeat_interleave(config.K).repeat(2)
     modality = torch.arange(2).repeat_interleave(count // 2)
-    batch, seconds = Batch(images, ids, modality, modality), []
+    batch = Batch(images, ids, modality, modality)
+
+    seconds = []
     for step in range(steps + 2):
         began = time.perf_counter()
         trainer.step([(batch, step_generator(0, step))], config.lr)
@@ -99,17 +105,13 @@ def main():
             steps = words.steps if precision == 'no' or rates['no'] < 3 * rates['bf16'] else 1
             rates[precision] = max(rates[precision], measure(precision, steps, None))
     choice = decide('auto', this_device())
-    write(
-        words.out / 'precision.csv',
-        [
-            about | dict(precision=name, images_per_s=round(rate, 1), auto=name == choice.used)
-            for name, rate in rates.items()
-        ],
-    )
-    print(
-        f'{choice}; {rates}; auto has {rates[choice.used] / max(rates.values()):.2f} of the better',
-        flush=True,
-    )
+    rows = []
+    for name, rate in rates.items():
+        row = dict(precision=name, images_per_s=round(rate, 1), auto=name == choice.used)
+        rows.append(about | row)
+    write(words.out / 'precision.csv', rows)
+    share = rates[choice.used] / max(rates.values())
+    print(f'{choice}; {rates}; auto has {share:.2f} of the better', flush=True)
 
     rows = []
     for busy in (False, True):
@@ -120,15 +122,10 @@ def main():
                 rates[way].append(measure('no', words.steps, way))
         for other in others:
             other.kill()
-        rows += [
-            about
-            | dict(
-                beside='a busy process' if busy else 'nothing',
-                waiting=way,
-                images_per_s=round(max(values), 1),
-            )
-            for way, values in rates.items()
-        ]
+        for way, values in rates.items():
+            beside = 'a busy process' if busy else 'nothing'
+            rate = round(max(values), 1)
+            rows.append(about | dict(beside=beside, waiting=way, images_per_s=rate))
         print(*rows[-len(WAYS) :], sep='\n', flush=True)
     write(words.out / 'threads.csv', rows)
 

@@ -1,9 +1,13 @@
-"""GPU memory that a training step needs, computed without a GPU: parameters, gradients and Adam's two moments, and all that the forward pass keeps for the backward pass.
+"""GPU memory that a training step needs, computed without a GPU.
+
+Parameters, gradients and Adam's two moments, and all that the forward pass keeps for the backward
+pass.
 
     python tests/benchmark_memory.py [--out nbs/results/memory.csv]
 
-What is kept is counted by asking autograd, for four images and for eight, on the CPU; the difference is what an image costs. Not counted: CUDA's own context, the workspace of convolutions and
-what the allocator wastes, some 1 to 2 GB together."""
+What is kept is counted by asking autograd, for four images and for eight, on the CPU; the
+difference is what an image costs. Not counted: CUDA's own context, the workspace of convolutions
+and what the allocator wastes, some 1 to 2 GB together."""
 
 import argparse
 import csv
@@ -12,20 +16,21 @@ from pathlib import Path
 
 import torch
 
+from idkl_nb.config import PRESETS
 from idkl_nb.model import IDKL, IDKLObjective
-from idkl_nb.steps import PRESETS
 
-BATCHES = {
+BATCHES = {  # presets, and batches P x K of each
     'sysu-paper': ((12, 5), (10, 4), (8, 4), (4, 4)),
     'sysu-released': ((12, 5),),
     'embedded': ((8, 4),),
-}  # presets, and batches P x K of each
+}
 
 
 def kept_bytes(model, objective, images, precision):
-    "Bytes that autograd keeps for the backward pass, each storage once; the weights are not counted"
+    "Bytes that autograd keeps for the backward pass, each storage once, without the weights"
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages = {}
+    alive = []
 
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -34,9 +39,9 @@ def kept_bytes(model, objective, images, precision):
             alive.append(tensor)
         return tensor
 
-    alive = []
     half = len(images) // 2
-    ids, modality = torch.arange(half).repeat(2), torch.arange(2).repeat_interleave(half)
+    ids = torch.arange(half).repeat(2)
+    modality = torch.arange(2).repeat_interleave(half)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):
             features = model(images)
@@ -57,20 +62,15 @@ def main():
     rows = []
     for preset, batches in BATCHES.items():
         config = PRESETS[preset]
-        model = (
-            IDKL(replace(config.model, weights=None), 395)
-            .train()
-            .to(memory_format=torch.channels_last)
-        )
+        model = IDKL(replace(config.model, weights=None), 395).train()
+        model.to(memory_format=torch.channels_last)
         objective = IDKLObjective(config.model)
         parameters = sum(p.numel() for p in model.parameters())
         for precision in ('bf16', 'no'):
-            few, more = [
-                kept_bytes(model, objective, pictures(n, config), precision) for n in (4, 8)
-            ]
-            state = 16 * parameters + (
-                2 * parameters if precision == 'bf16' else 0
-            )  # weight, gradient, two moments; and a copy of the weights for bfloat16
+            few = kept_bytes(model, objective, pictures(4, config), precision)
+            more = kept_bytes(model, objective, pictures(8, config), precision)
+            # weight, gradient, two moments; and a copy of the weights for bfloat16
+            state = (18 if precision == 'bf16' else 16) * parameters
             for P, K in batches:
                 activations = few + (more - few) / 4 * (2 * P * K - 4)
                 rows.append(

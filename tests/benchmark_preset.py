@@ -1,12 +1,18 @@
-"""Does the claim of the preset `embedded` hang on rounding? L_b and IDKL on three worlds, in float32 and with the rounding of bfloat16; rows that are there are not computed again.
+"""Does the claim of the preset `embedded` hang on rounding?
+
+L_b and IDKL on three worlds, in float32 and with the rounding of bfloat16; rows that are there are
+not computed again.
 
     python tests/benchmark_preset.py [--worlds 11 12 13] [--out nbs/results/preset.csv]
 
-Few CPUs are fast in bfloat16, so its rounding is imitated where that is slow: inputs, weights and outputs of convolutions and linear maps, and outputs of normalisations and rectifiers, are
-rounded to bfloat16 in the forward pass, and so are their gradients; the products are summed in float32, as the hardware does. Worlds 11 to 13 are no worlds that settings were chosen on."""
+Few CPUs are fast in bfloat16, so its rounding is imitated where that is slow: inputs, weights and
+outputs of convolutions and linear maps, and outputs of normalisations and rectifiers, are rounded
+to bfloat16 in the forward pass, and so are their gradients; the products are summed in float32, as
+the hardware does. Worlds 11 to 13 are no worlds that settings were chosen on."""
 
 import argparse
 import dataclasses
+import itertools
 from pathlib import Path
 
 import accelerate
@@ -15,8 +21,8 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from idkl_nb.config import PRESETS
 from idkl_nb.experiments import ROWS, changed
-from idkl_nb.steps import PRESETS
 from idkl_nb.trial import Trial, append_row, run_trial
 
 PRODUCTS = (F.conv2d, F.linear)
@@ -38,6 +44,14 @@ class Rounding(TorchFunctionMode):
         return rounded(result) if func in PRODUCTS + OTHERS else result
 
 
+def is_there(file, world, method, rounding):
+    "Whether the table has this row"
+    if not file.exists():
+        return False
+    rows = pd.read_csv(file)
+    return ((rows.world == world) & (rows.method == method) & (rows.rounding == rounding)).any()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--worlds', type=int, nargs='+', default=(11, 12, 13))
@@ -47,46 +61,22 @@ def main():
     parser.add_argument('--work', type=Path, default=Path('runs/experiments'))
     words = parser.parse_args()
 
-    plain = accelerate.Accelerator.autocast
+    autocast = accelerate.Accelerator.autocast
     base = dataclasses.replace(PRESETS['embedded'], precision='no')
-    for world in words.worlds:
-        for method in words.methods:
-            for rounding in words.rounding:
-                rows = (
-                    pd.read_csv(words.out)
-                    if words.out.exists()
-                    else pd.DataFrame(columns=['world', 'method', 'rounding'])
-                )
-                if (
-                    (rows.world == world) & (rows.method == method) & (rows.rounding == rounding)
-                ).any():
-                    continue
-                accelerate.Accelerator.autocast = (
-                    plain if rounding == 'float32' else lambda self: Rounding()
-                )
-                trial = Trial(changed(base, world - 11, **ROWS[method]), world)
-                row = run_trial(trial, words.work / rounding, progress=False)
-                row = {
-                    name: row[name]
-                    for name in (
-                        'key',
-                        *[n for n in row if n[-3:] in ('i2v', 'v2i')],
-                        'steps',
-                        'seconds',
-                        'torch',
-                    )
-                }
-                append_row(
-                    words.out,
-                    dict(
-                        world=world,
-                        method=method,
-                        rounding=rounding,
-                        threads=torch.get_num_threads(),
-                    )
-                    | row,
-                )
-                print(row, flush=True)
+    for world, method, rounding in itertools.product(words.worlds, words.methods, words.rounding):
+        if is_there(words.out, world, method, rounding):
+            continue
+        imitating = rounding == 'bfloat16'
+        accelerate.Accelerator.autocast = (lambda self: Rounding()) if imitating else autocast
+
+        trial = Trial(changed(base, world - 11, **ROWS[method]), world)
+        result = run_trial(trial, words.work / rounding, progress=False)
+        scores = [name for name in result if name[-3:] in ('i2v', 'v2i')]
+        names = ('key', *scores, 'steps', 'seconds', 'torch')
+        row = dict(world=world, method=method, rounding=rounding, threads=torch.get_num_threads())
+        row |= {name: result[name] for name in names}
+        append_row(words.out, row)
+        print({name: result[name] for name in names}, flush=True)
 
 
 if __name__ == '__main__':

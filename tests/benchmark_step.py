@@ -1,10 +1,12 @@
 """Time and memory of a whole training step, against the plain float32 form of the same step.
 
-    python tests/benchmark_step.py [--size 256 128] [--backbone resnet50] [--P 12] [--K 5] [--repeats 1]
+    python tests/benchmark_step.py [--size 256 128] [--backbone resnet50] [--P 12] [--K 5]
 
-Forward, all loss terms, backward and Adam on random images. `plain` is what one writes first: float32, maps in the default layout, GeM and the purifier's maps by
-autograd, Adam with a loop over tensors. The other forms add one thing after the other: pooling without stored maps, channels_last, bfloat16 autocast, the fused
-optimiser, which is the last. Each form runs in a process of its own; memory is the peak of that process. The first step warms up and is not counted.
+Forward, all loss terms, backward and Adam on random images. `plain` is what one writes first:
+float32, maps in the default layout, GeM and the purifier's maps by autograd, Adam with a loop over
+tensors. The other forms add one thing after the other: pooling without stored maps, channels_last,
+bfloat16 autocast, the fused optimiser, which is the last. Each form runs in a process of its own;
+memory is the peak of that process. The first step warms up and is not counted.
 """
 
 import argparse
@@ -56,22 +58,22 @@ def measure(form, a):
     level = FORMS.index(form)
     torch.manual_seed(0)
     config = IDKLConfig(backbone=a.backbone, reduction='mean')
-    model, objective = IDKL(config, 395).to(a.device).train(), IDKLObjective(config)
+    model = IDKL(config, 395).to(a.device).train()
+    objective = IDKLObjective(config)
     if level < 1:
         model.pools = nn.ModuleDict(dict(shared=PlainPool(), specific=PlainPool()))
         model.purifier.pooled = plain_purifier(model.purifier, PlainPool())
     if level >= 2:
         model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=3e-5, **(dict(fused=True) if level >= 4 else dict(foreach=False))
-    )
+    way = dict(fused=True) if level >= 4 else dict(foreach=False)
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-5, **way)
+
     images = torch.randn(2 * a.P * a.K, 3, *a.size, device=a.device)
     if level >= 2:
         images = images.contiguous(memory_format=torch.channels_last)
-    ids, modality = (
-        torch.arange(a.P).repeat_interleave(2 * a.K),
-        torch.arange(2).repeat_interleave(a.K).repeat(a.P),
-    )
+    ids = torch.arange(a.P).repeat_interleave(2 * a.K).to(a.device)
+    modality = torch.arange(2).repeat_interleave(a.K).repeat(a.P).to(a.device)
+
     seconds = []
     for _ in range(a.repeats + 1):
         if a.device == 'cuda':
@@ -94,7 +96,17 @@ def measure(form, a):
     print(json.dumps(dict(seconds=statistics.median(seconds[1:]), GiB=peak, total=total)))
 
 
-if __name__ == '__main__':
+def measured(form, a):
+    "The same in a process of its own"
+    command = [sys.executable, __file__, '--form', form, '--backbone', a.backbone]
+    for name in ('P', 'K', 'repeats', 'device'):
+        command += [f'--{name}', str(getattr(a, name))]
+    command += ['--size', *map(str, a.size)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -108,33 +120,20 @@ if __name__ == '__main__':
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     a = parser.parse_args()
     if a.form:
-        measure(a.form, a)
-        sys.exit()
+        return measure(a.form, a)
+
     first = None
     for form in a.forms:
-        command = [
-            sys.executable,
-            __file__,
-            '--form',
-            form,
-            '--size',
-            *map(str, a.size),
-            '--backbone',
-            a.backbone,
-            '--P',
-            str(a.P),
-            '--K',
-            str(a.K),
-            '--repeats',
-            str(a.repeats),
-            '--device',
-            a.device,
-        ]
-        found = json.loads(
-            subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        )
-        first = first or found
+        result = measured(form, a)
+        first = first or result
+        time_share = 100 * result['seconds'] / first['seconds']
+        memory_share = 100 * result['GiB'] / first['GiB']
         print(
-            f'{form:14} {found["seconds"]:6.2f} s a step, {100 * found["seconds"] / first["seconds"]:4.0f} % of {a.forms[0]}; peak {found["GiB"]:5.2f} GiB, {100 * found["GiB"] / first["GiB"]:4.0f} %; loss {found["total"]:.3f}',
+            f'{form:14} {result["seconds"]:6.2f} s a step, {time_share:4.0f} % of {a.forms[0]}; '
+            f'peak {result["GiB"]:5.2f} GiB, {memory_share:4.0f} %; loss {result["total"]:.3f}',
             flush=True,
         )
+
+
+if __name__ == '__main__':
+    main()

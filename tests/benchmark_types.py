@@ -15,8 +15,10 @@ from unittest.mock import patch
 import torch
 
 from idkl_nb import common
+from idkl_nb.config import PRESETS
+from idkl_nb.devices import make_accelerator
 from idkl_nb.records import Batch
-from idkl_nb.steps import PRESETS, Trainer, make_accelerator
+from idkl_nb.training import Trainer
 
 
 class Always:

@@ -36,9 +36,10 @@ from idkl_nb.checkpoints import (
     load_state,
     save_state,
 )
-from idkl_nb.commands import embed_main, images_below, train_main
 from idkl_nb.common import INFRARED, VISIBLE, DataError
+from idkl_nb.config import PRESETS, TrainConfig
 from idkl_nb.csa import csa_loss
+from idkl_nb.embed_command import embed_main, images_below
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.faiss_search import to_faiss
 from idkl_nb.feature_files import load_features, save_features
@@ -54,11 +55,13 @@ from idkl_nb.purifier import centre_distances
 from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu
 from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal
+from idkl_nb.run_folder import load
 from idkl_nb.scoring import score_features
-from idkl_nb.steps import PRESETS, TrainConfig, from_settings
 from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.tgsa import distillation_loss, tgsa_loss
-from idkl_nb.training import check_finite, fit, load, resume
+from idkl_nb.train_command import train_main
+from idkl_nb.training import fit, resume
+from idkl_nb.training_log import check_finite
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -1369,13 +1372,13 @@ area(
     'configuration',
     (
         'a misspelt field',
-        lambda b: from_settings(dict(learning_rate=1.0)),
+        lambda b: TrainConfig.from_dict(dict(learning_rate=1.0)),
         ValueError,
         r"unknown settings \['learning_rate'\].* misspelt",
     ),
     (
         'a misspelt field of the model',
-        lambda b: from_settings(dict(model=dict(lamda_ip=1.0))),
+        lambda b: TrainConfig.from_dict(dict(model=dict(lamda_ip=1.0))),
         ValueError,
         r"unknown settings \['lamda_ip'\]",
     ),
@@ -1423,7 +1426,7 @@ area(
     ),
     (
         'a list for settings',
-        lambda b: from_settings([1]),
+        lambda b: TrainConfig.from_dict([1]),
         TypeError,
         'expected a dictionary of settings',
     ),

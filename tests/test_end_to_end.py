@@ -1,17 +1,23 @@
 "The whole road, small: draw, write, read, train, save, load, embed, score."
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
-from idkl_nb.end_to_end import evaluate
+from idkl_nb.common import INFRARED, VISIBLE
+from idkl_nb.config import PRESETS
+from idkl_nb.end_to_end import distances, evaluate, methods
 from idkl_nb.features import embed
+from idkl_nb.model import BASELINE, IDKLConfig
 from idkl_nb.readers import read_dataset
+from idkl_nb.records import Records
+from idkl_nb.run_folder import load
 from idkl_nb.runs import data, experiment, new_run
-from idkl_nb.steps import PRESETS
-from idkl_nb.training import fit, load
+from idkl_nb.training import fit
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -62,12 +68,51 @@ def test_training_learns_identities_it_will_not_be_asked_about(tmp_path):
     model, _ = fit(config, records.where(split=('train', 'val')), tmp_path / 'run', progress=False)
     test = records.where(split='test')
     scores = evaluate(features_of(model, test), test)
-    assert scores['rank-1'].mean() > 2 * scores['chance'].mean(), (
-        scores
-    )  # three seeds gave 17 % after 100 steps; chance is 6 %
+    # three seeds gave 17 % after 100 steps; chance is 6 %
+    assert scores['rank-1'].mean() > 2 * scores['chance'].mean(), scores
 
 
 def test_unfinished_run_is_not_loaded(tmp_path):
     run = new_run('smoke', tmp_path)
     with pytest.raises(FileNotFoundError, match='does not hold a run'):
         load(run)
+
+
+def test_the_two_methods_differ_in_the_baseline_s_settings_alone():
+    both = methods(PRESETS['embedded'])
+    assert both['IDKL'] == PRESETS['embedded']
+    assert replace(both['L_b'], model=both['IDKL'].model) == both['IDKL']
+    changed = set()
+    for field in fields(IDKLConfig):
+        values = [getattr(config.model, field.name) for config in both.values()]
+        if values[0] != values[1]:
+            changed.add(field.name)
+    assert changed == set(BASELINE)
+
+
+def records_of_four():
+    "Two people, two images of each in each modality, but the first visible one"
+    rows = []
+    for n, (identity, modality) in enumerate(
+        product((1, 2), (VISIBLE, INFRARED, VISIBLE, INFRARED))
+    ):
+        rows.append((f'{n}.jpg', identity, 1 + 2 * modality, modality, 'test'))
+    return Records.from_rows('x', rows[1:])
+
+
+def test_distances_have_a_row_for_each_query_and_a_column_for_each_image_of_the_gallery():
+    records = records_of_four()
+    features = torch.eye(2)[torch.as_tensor(records.identity) - 1]
+    shapes = [tuple(distances(features, records, query).shape) for query in (INFRARED, VISIBLE)]
+    assert shapes == [(4, 3), (3, 4)]
+    scores = evaluate(features, records)
+    assert scores[['rank-1', 'mAP', 'mINP']].to_numpy() == pytest.approx(100.0)
+    assert scores.queries.tolist() == [4, 3] and scores.gallery.tolist() == [3, 4]
+    assert scores.chance.tolist() == pytest.approx([50.0, 50.0])
+
+
+def test_features_of_another_shape_are_refused():
+    with pytest.raises(TypeCheckError, match='features'):
+        evaluate(torch.zeros(7), records_of_four())
+    with pytest.raises(TypeCheckError, match='features'):
+        distances(torch.zeros(7, 2, dtype=torch.int64), records_of_four(), VISIBLE)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
 from idkl_nb.experiments import BASE, ROWS, SWEEPS, changed, experiments_main, table, trials
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_dataset
-from idkl_nb.steps import PRESETS
 from idkl_nb.trial import Trial, append_row, read_runs
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu

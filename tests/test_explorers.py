@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from idkl_nb import explorers
 from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
+from idkl_nb.config import PRESETS
 from idkl_nb.explore_losses import alignment_explorer, objective_explorer
 from idkl_nb.explore_network import purifier_explorer, retrieval_explorer
 from idkl_nb.explore_reversal import Reversal, reversal_explorer
@@ -25,7 +26,6 @@ from idkl_nb.figures import BLUE, ORANGE, Figure
 from idkl_nb.images import eval_transform
 from idkl_nb.model import IDKL, IDKLConfig
 from idkl_nb.readers import read_sysu
-from idkl_nb.steps import PRESETS
 from idkl_nb.tgsa import kl_rows, tgsa_loss
 from idkl_nb.training import fit
 from idkl_nb.world import World

@@ -1,7 +1,9 @@
-"""Killed processes, full disks and files that go bad while they are in use: nothing is lost beyond the steps since the last checkpoint.
+"""Killed processes, full disks and files that go bad while they are in use.
 
-What tests/test_training.py, test_cache.py and test_features.py try is not repeated here. `make test-slow` adds fifty kills at random times and writes nbs/results/faults.csv.
-`python tests/test_faults.py` prints what a kill in each phase of a checkpoint leaves."""
+Nothing is lost beyond the steps since the last checkpoint. What tests/test_training.py,
+test_cache.py and test_features.py try is not repeated here. `make test-slow` adds fifty kills at
+random times and writes nbs/results/faults.csv. `python tests/test_faults.py` prints what a kill in
+each phase of a checkpoint leaves."""
 
 import json
 import multiprocessing
@@ -18,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import test_training
 import torch
-from test_training import config, same, start, wait_for, weights  # noqa: fixtures, and processes that train slowly
+from test_training import config, same, start, wait_for, weights
 
-from idkl_nb import features
+from idkl_nb import common
 from idkl_nb.batches import train_loader
 from idkl_nb.caches import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
@@ -30,7 +33,14 @@ from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.images import eval_transform
 from idkl_nb.records import Records
-from idkl_nb.training import fit, read_log, resume
+from idkl_nb.training import fit, resume
+from idkl_nb.training_log import read_log
+
+# fixtures
+one_thread = test_training.one_thread
+people = test_training.people
+untouched = test_training.untouched
+world = test_training.world
 
 fork = multiprocessing.get_context('fork')
 results = Path(__file__).resolve().parents[1] / 'nbs' / 'results' / 'faults.csv'
@@ -73,9 +83,10 @@ class Half:
         kill()
 
 
-PHASES = {  # where: what is replaced in the process that saves, and whether the new state counts already
-    'before the file is opened': (lambda: setattr(features, 'open_unfinished', kill), False),
-    'half of it written': (lambda: setattr(features, 'open_unfinished', Half), False),
+# where: what is replaced in the process that saves, and whether the new state counts already
+PHASES = {
+    'before the file is opened': (lambda: setattr(common, 'open_unfinished', kill), False),
+    'half of it written': (lambda: setattr(common, 'open_unfinished', Half), False),
     'written, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(1, os.fsync)), False),
     'on the disk, under another name': (lambda: setattr(os, 'replace', kill), False),
     'renamed, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(2, os.fsync)), True),
@@ -92,20 +103,22 @@ def state(step):
 
 
 def killed_in(phase, folder):
-    "Save steps 1 and 2, be killed in this phase of saving step 3; the newest state that can be read, and what lies in the folder"
-    kept = Checkpoints(folder, keep=2)
+    """Save steps 1 and 2, and be killed in this phase of saving step 3.
+
+    Returns the newest state that can be read, and the names in the folder."""
+    checkpoints = Checkpoints(folder, keep=2)
     for step in (1, 2):
-        kept.save(step, state(step))
+        checkpoints.save(step, state(step))
 
     def save():
         PHASES[phase][0]()
-        kept.save(3, state(3))
+        checkpoints.save(3, state(3))
         kill()
 
     process = child(save)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    return kept.newest(), sorted(path.name for path in kept.folder.iterdir())
+    return checkpoints.newest(), sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize('phase', PHASES)
@@ -113,38 +126,45 @@ def test_killed_in_a_phase_of_a_checkpoint(phase, tmp_path):
     "The state before or the new one can be read, whole; what is unfinished goes with the next save"
     with warnings.catch_warnings():
         warnings.simplefilter('error')  # no damaged file under a good name
-        found, names = killed_in(phase, tmp_path)
+        newest, names = killed_in(phase, tmp_path)
     expected = 3 if PHASES[phase][1] else 2
-    assert found['step'] == expected and torch.equal(
-        found['model']['weight'], state(expected)['model']['weight']
-    )
+    assert newest['step'] == expected
+    assert torch.equal(newest['model']['weight'], state(expected)['model']['weight'])
+
+    # nothing unfinished is left
     Checkpoints(tmp_path, keep=2).save(4, state(4))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f'step-{step:09d}.safetensors' for step in (expected, 4)
-    ]  # nothing unfinished is left
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f'step-{step:09d}.safetensors' for step in (expected, 4)]
 
 
 def test_killed_at_random_times_while_saving(tmp_path):
     "A process that does nothing but save; whenever it dies, the newest state is whole"
-    rng, steps = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    steps = []
 
     def save():
         for step in range(1 if not steps else steps[-1] + 1, 10**6):
             Checkpoints(tmp_path, keep=2).save(step, state(step))
 
+    def newest_step():
+        files = Checkpoints(tmp_path).files()
+        return int(files[0].stem.removeprefix('step-')) if files else 0
+
     for round in range(3):
+        before = newest_step()
         process = child(save)
-        while not Checkpoints(tmp_path).files():
+        while newest_step() == before:  # on a busy machine the first save takes its time
             time.sleep(0.01)
         time.sleep(rng.uniform(0.02, 0.3))
         process.kill()
         process.join()
         with warnings.catch_warnings():
             warnings.simplefilter('error')
-            found = Checkpoints(tmp_path).newest()
-        assert torch.equal(found['model']['weight'], state(found['step'])['model']['weight'])
-        steps.append(found['step'])
+            newest = Checkpoints(tmp_path).newest()
+        assert torch.equal(newest['model']['weight'], state(newest['step'])['model']['weight'])
+        steps.append(newest['step'])
     assert steps == sorted(steps) and len(set(steps)) == 3
+    assert len(Checkpoints(tmp_path).files()) <= 3
 
 
 # A process that reads images dies
@@ -169,13 +189,14 @@ def test_a_killed_worker_is_named_and_the_run_goes_on(people, untouched, tmp_pat
     ]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert (
-        process.returncode == 1
-        and 'ChildProcessError' in said
-        and 'a process that reads images has died' in said
-        and "resume('run', ...)" in said
-    )
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 1
+    for words in (
+        'ChildProcessError',
+        'a process that reads images has died',
+        "resume('run', ...)",
+    ):
+        assert words in printed
     steps = Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step']
     assert steps >= 2 and not (tmp_path / 'run' / 'weights.safetensors').exists()
     resume(tmp_path / 'run', people, progress=False)
@@ -211,10 +232,11 @@ def test_a_full_disk_while_training(people, untouched, disk):
     "The cache fits, one checkpoint fits, a second does not; with more room the run goes on"
     size = next((untouched / 'checkpoints').iterdir()).stat().st_size
     folder = disk(cache_bytes(people, 64, 32) + size * 3 // 2 + 200_000)
-    with pytest.raises(
-        CheckpointError,
-        match=r'No space left on device.*It needs .* MiB and .* MiB are free there. What was saved before is untouched: make room, then resume',
-    ):
+    message = (
+        'No space left on device.*It needs .* MiB and .* MiB are free there. '
+        'What was saved before is untouched: make room, then resume'
+    )
+    with pytest.raises(CheckpointError, match=message):
         fit(config, people, folder / 'run', progress=False)
     assert [file.name for file in (folder / 'run' / 'checkpoints').iterdir()] == [
         'step-000000001.safetensors'
@@ -227,30 +249,29 @@ def test_a_full_disk_while_training(people, untouched, disk):
 @pytest.mark.parametrize('ending', ['safetensors', 'npz'])
 def test_a_full_disk_while_writing_features(ending, disk):
     "The old file stays whole, and nothing else is left"
-    folder, records = (
-        disk(300_000),
-        Records.from_rows('x', [(f'{n}.jpg', n, 1, VISIBLE, 'test') for n in range(50)]),
-    )
+    folder = disk(300_000)
+    rows = [(f'{n}.jpg', n, 1, VISIBLE, 'test') for n in range(50)]
+    records = Records.from_rows('x', rows)
     old = FeatureTable(torch.ones(50, 8), records)
     save_features(old, folder / f'a.{ending}')
     with pytest.raises(OSError, match='No space left on device'):
         save_features(FeatureTable(torch.ones(50, 8000), records), folder / f'a.{ending}')
-    assert [path.name for path in folder.iterdir()] == [f'a.{ending}'] and torch.equal(
-        load_features(folder / f'a.{ending}').features, old.features
-    )
+    assert [path.name for path in folder.iterdir()] == [f'a.{ending}']
+    assert torch.equal(load_features(folder / f'a.{ending}').features, old.features)
 
 
 def test_a_disk_that_fills_up_while_the_cache_is_built(people, disk, monkeypatch):
     "The message says how much room is needed, and nothing is left"
     need = cache_bytes(people, 64, 32)
-    folder, usage = disk(need // 2), shutil.disk_usage
-    monkeypatch.setattr(
-        shutil, 'disk_usage', lambda path: usage(path)._replace(free=need)
-    )  # there was room when we looked
-    with pytest.raises(
-        DataError,
-        match=f"the image cache can't be written .*No space left on device.*It needs {need:,} bytes",
-    ):
+    folder = disk(need // 2)
+    usage = shutil.disk_usage
+
+    def room_when_we_looked(path):
+        return usage(path)._replace(free=need)
+
+    monkeypatch.setattr(shutil, 'disk_usage', room_when_we_looked)
+    message = f"image cache can't be written .*No space left on device.*It needs {need:,} bytes"
+    with pytest.raises(DataError, match=message):
         build_cache(people, 64, 32, folder, progress=False)
     assert list(folder.iterdir()) == []
 
@@ -277,33 +298,27 @@ def test_an_image_goes_bad_in_mid_epoch(copied, workers):
             if n == 0:
                 spoil(copied, 5)
     assert n >= 1  # it was in the middle
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         for batch in skipping:
+            assert batch.images.shape == (12, 3, 16, 8)
             counts = torch.bincount(2 * batch.ids + batch.modality)
-            assert batch.images.shape == (12, 3, 16, 8) and set(counts.tolist()) <= {
-                0,
-                2,
-            }  # K of each stays K
+            assert set(counts.tolist()) <= {0, 2}  # K of each stays K
     assert np.flatnonzero(skipping.dataset.unreadable).tolist() == [5]  # also when a worker met it
     if workers == 0:
-        assert any(
-            f'{copied.path[5]}: this image is missing or damaged' in str(one.message)
-            and 'stands in for it' in str(one.message)
-            for one in said
-        )
+        messages = [str(one.message) for one in caught if copied.path[5] in str(one.message)]
+        assert 'this image is missing or damaged' in messages[0]
+        assert 'stands in for it' in messages[0]
 
 
 def test_a_run_with_an_unreadable_image(copied, people, untouched, tmp_path):
-    "Fatal before anything begins, or replaced: named in the warning and in the run's folder, and resumed to the same weights"
+    "Fatal before anything begins, or replaced and named, and resumed to the same weights"
     spoil(copied, 5)
     with pytest.raises(DataError, match=f'{copied.path[5]}: this image is missing or damaged'):
         fit(config, copied, tmp_path / 'raise' / 'run', progress=False)
     skipping = replace(config, on_unreadable='skip')
-    with pytest.warns(
-        UserWarning,
-        match=f'1 of {len(people)} images could not be read, for example {copied.path[5]}',
-    ):
+    message = f'1 of {len(people)} images could not be read, for example {copied.path[5]}'
+    with pytest.warns(UserWarning, match=message):
         fit(skipping, copied, tmp_path / 'runs' / 'whole', progress=False)
     assert (tmp_path / 'runs' / 'whole' / 'unreadable.txt').read_text() == f'{copied.path[5]}\n'
 
@@ -316,20 +331,18 @@ def test_a_run_with_an_unreadable_image(copied, people, untouched, tmp_path):
     with pytest.warns(UserWarning, match='could not be read'):
         resume(tmp_path / 'runs' / 'stopped', copied, progress=False)
     whole = weights(tmp_path / 'runs' / 'whole')
-    assert same(whole, weights(tmp_path / 'runs' / 'stopped')) and not same(
-        whole, weights(untouched)
-    )
+    assert same(whole, weights(tmp_path / 'runs' / 'stopped'))
+    assert not same(whole, weights(untouched))
+
+    # the same cache is not taken in silence
     with pytest.raises(DataError, match="train with on_unreadable='skip'"):
-        fit(
-            config, copied, tmp_path / 'runs' / 'raise', progress=False
-        )  # the same cache is not taken in silence
+        fit(config, copied, tmp_path / 'runs' / 'raise', progress=False)
 
 
 def test_an_image_for_validation_goes_bad(world, people, untouched, tmp_path):
     "A test image is never replaced; the run ends, names it, and goes on when it is mended"
-    seen = replace(
-        world.where(split='test'), root=Path(shutil.copytree(world.root, tmp_path / 'copied'))
-    )
+    root = Path(shutil.copytree(world.root, tmp_path / 'copied'))
+    seen = replace(world.where(split='test'), root=root)
     good = (seen.root / seen.path[3]).read_bytes()
 
     def harm(rows):
@@ -339,24 +352,21 @@ def test_an_image_for_validation_goes_bad(world, people, untouched, tmp_path):
     watched = replace(config, validate_every=1, on_unreadable='skip')
     with pytest.raises(DataError, match=f'{seen.path[3]}: this image is missing or damaged'):
         fit(watched, people, tmp_path / 'run', seen, progress=False, on_log=harm)
-    assert (
-        Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step'] == 7
-    )  # of 12; the second validation is after step 8
+    # of 12; the second validation is after step 8
+    assert Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step'] == 7
     (seen.root / seen.path[3]).write_bytes(good)
     resume(tmp_path / 'run', people, seen, progress=False)
-    assert (
-        same(weights(tmp_path / 'run'), weights(untouched))
-        and (tmp_path / 'run' / 'best.safetensors').exists()
-    )
+    assert same(weights(tmp_path / 'run'), weights(untouched))
+    assert (tmp_path / 'run' / 'best.safetensors').exists()
 
 
 # Fifty kills at random times
 
-ROUNDS, SLOWLY = (
-    50,
-    '''
-import idkl_nb.features, time
-from idkl_nb.writers import open_unfinished
+ROUNDS = 50
+SLOWLY = '''
+import time
+from idkl_nb import common
+open_unfinished = common.open_unfinished
 class Slow:      # writes in twenty parts, with time between them to be killed
     def __init__(self, *args): self.file = open_unfinished(*args)
     def __enter__(self): return self
@@ -364,10 +374,14 @@ class Slow:      # writes in twenty parts, with time between them to be killed
     def __getattr__(self, name): return getattr(self.file, name)
     def write(self, content):
         part = len(content)//20 + 1
-        for at in range(0, len(content), part): self.file.write(content[at:at + part]); self.file.flush(); time.sleep(.004)
-idkl_nb.features.open_unfinished = lambda file: Slow(file) if 'safetensors' in str(file) else open_unfinished(file)
-''',
-)
+        for at in range(0, len(content), part):
+            self.file.write(content[at:at + part])
+            self.file.flush()
+            time.sleep(.004)
+def slow_for_weights(file):
+    return Slow(file) if 'safetensors' in str(file) else open_unfinished(file)
+common.open_unfinished = slow_for_weights
+'''
 
 
 @pytest.fixture(scope='module')
@@ -382,17 +396,18 @@ def rounds():
 @pytest.mark.slow
 @pytest.mark.parametrize('round', range(ROUNDS))
 def test_killed_at_a_random_time(round, people, untouched, tmp_path, rounds):
-    "A training that saves after every 1, 2 or 3 steps is killed, in every second round twice, and resumed"
-    rng, folder = np.random.default_rng([7, round]), tmp_path / 'run'
-    every, unfinished, finished, lost, at = 1 + round % 3, 0, 0, [], []
+    "A training that saves after 1, 2 or 3 steps is killed, every second one twice, and resumed"
+    rng = np.random.default_rng([7, round])
+    folder = tmp_path / 'run'
+    log = folder / 'log.jsonl'
+    every = 1 + round % 3
+    unfinished = finished = 0
+    lost = []
+    saved = []
     for attempt in range(1 + round % 2):
-        log, goal = (
-            folder / 'log.jsonl',
-            rng.integers(max(at, default=0), 12),
-        )  # steps that are done before the kill
-        before = (
-            log.stat().st_ino if attempt else None
-        )  # the file is written anew when a run begins or goes on
+        goal = rng.integers(max(saved, default=0), 12)  # steps that are done before the kill
+        # the log is written anew when a run begins or goes on
+        before = log.stat().st_ino if attempt else None
         process = start(
             people,
             folder,
@@ -402,36 +417,36 @@ def test_killed_at_a_random_time(round, people, untouched, tmp_path, rounds):
             save_every=every,
             log_every=1,
         )
-        while process.poll() is None and (
-            not log.exists() or log.stat().st_ino == before or log.read_bytes().count(b'\n') < goal
-        ):
+        while process.poll() is None:
+            begun = log.exists() and log.stat().st_ino != before
+            if begun and log.read_bytes().count(b'\n') >= goal:
+                break
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.wait()
+
         with warnings.catch_warnings():
             warnings.simplefilter('error')  # a damaged file under a good name would warn
             newest = Checkpoints(folder / 'checkpoints').newest()
-        logged, saved = len(read_log(folder)), newest['step'] if newest else 0
-        unfinished += bool(
-            list((folder / 'checkpoints').glob('.*.unfinished'))
-        )  # it died while it wrote
+        saved.append(newest['step'] if newest else 0)
+        lost.append(max(0, len(read_log(folder)) - saved[-1]))
+        assert lost[-1] <= every
+        # it died while it wrote
+        unfinished += any((folder / 'checkpoints').glob('.*.unfinished'))
         if (folder / 'weights.safetensors').exists():
             finished += 1
-        lost.append(max(0, logged - saved))
-        at.append(saved)
-        assert lost[-1] <= every
-        if finished:
             break
-    if not (folder / 'weights.safetensors').exists():
+
+    if not finished:
         resume(folder, people, progress=False)
     equal = same(weights(folder), weights(untouched))
     rounds.append(
         dict(
             round=round,
             save_every=every,
-            kills=len(at),
-            newest_steps=' '.join(map(str, at)),
+            kills=len(saved),
+            newest_steps=' '.join(map(str, saved)),
             while_writing=unfinished,
             too_late=finished,
             most_steps_lost=max(lost),
@@ -447,6 +462,6 @@ if __name__ == '__main__':  # for the notebook on faults: what a kill in each ph
     rows = []
     for phase in PHASES:
         with tempfile.TemporaryDirectory() as folder:
-            found, names = killed_in(phase, folder)
-            rows.append(dict(phase=phase, newest=found['step'], files=', '.join(names)))
+            newest, names = killed_in(phase, Path(folder))
+            rows.append(dict(phase=phase, newest=newest['step'], files=', '.join(names)))
     print(json.dumps(rows))

@@ -164,7 +164,7 @@ import json, sys
 import idkl_nb.world
 torch_with_the_world = 'torch' in sys.modules
 
-import idkl_nb.training, idkl_nb.commands
+import idkl_nb.training, idkl_nb.train_command, idkl_nb.embed_command
 needless_for_training = [name for name in {not_needed} if name in sys.modules]
 
 import {modules}

@@ -1,4 +1,4 @@
-"The imitation of bfloat16 that nbs/results/preset.csv was made with: it must round as autocast does"
+"The imitation of bfloat16 that made nbs/results/preset.csv: it must round as autocast does"
 
 import torch
 from benchmark_preset import Rounding

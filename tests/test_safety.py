@@ -175,7 +175,8 @@ def test_everything_works_without_a_network(tmp_path):
         f'''
 import importlib
 for name in {[path.stem for path in modules]!r}: importlib.import_module(f'idkl_nb.{{name}}')
-from idkl_nb.commands import train_main, embed_main
+from idkl_nb.train_command import train_main
+from idkl_nb.embed_command import embed_main
 os.chdir(sys.argv[1])
 train_main(['--preset', 'smoke', '--epochs', '1', '--batches', '1', '--out', 'run'])
 embed_main(['--images', 'run/data', '--run', 'run/model', '--out', 'f.npz'])
@@ -225,7 +226,7 @@ def test_a_run_tells_nothing_about_the_machine(tmp_path):
         start,
     ]
     done = python(
-        'from idkl_nb.commands import train_main; train_main(sys.argv[1:])',
+        'from idkl_nb.train_command import train_main; train_main(sys.argv[1:])',
         *words,
         HF_TOKEN='token-that-nobody-shall-see',
         WANDB_API_KEY='token-that-nobody-shall-see',
@@ -266,7 +267,8 @@ def test_a_run_tells_nothing_about_the_machine(tmp_path):
 
 
 def test_the_card_says_what_it_is_for(tmp_path):
-    from idkl_nb.runs import TERMS, USE
+    from idkl_nb.cards import USE
+    from idkl_nb.cards import TERMS
 
     for words in (
         'education and research',

@@ -1,4 +1,6 @@
-"Runs that are killed, stopped, starved and spoiled, and runs of two processes. The oracle is a run that nothing happened to."
+"""Runs that are killed, stopped, starved and spoiled, and runs of two processes.
+
+The oracle is a run that nothing happened to."""
 
 import contextlib
 import io
@@ -22,13 +24,22 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
-from idkl_nb import backbone, training
+from idkl_nb import backbone, session, training
+from idkl_nb.augmentation import step_generator
+from idkl_nb.batches import PKSampler
+from idkl_nb.cache import CachedImages
+from idkl_nb.caches import build_cache
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.commands import train_main
+from idkl_nb.common import VISIBLE
+from idkl_nb.config import PRESETS, TrainConfig
+from idkl_nb.devices import make_accelerator
+from idkl_nb.plan import Plan, StepLoader
 from idkl_nb.precision import Device
 from idkl_nb.readers import read_sysu
-from idkl_nb.steps import PRESETS, Trainer, settings
-from idkl_nb.training import fit, forecast, load, precision_of, read_log, resume
+from idkl_nb.run_folder import load, precision_of
+from idkl_nb.train_command import train_main
+from idkl_nb.training import Trainer, fit, learning_rate, resume
+from idkl_nb.training_log import check_finite, forecast, read_log
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 
@@ -47,7 +58,7 @@ environment = os.environ | dict(OMP_NUM_THREADS='1')
 
 @pytest.fixture(scope='module', autouse=True)
 def one_thread():
-    "As in the processes that the tests start: another number of threads adds in another order, and rounds otherwise"
+    "As in the processes that the tests start: with other threads, sums round otherwise"
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -99,25 +110,28 @@ def start(
     streams=None,
     **changes,
 ):
-    "A training in a process of its own, which pauses after each step; `before` is run first, and `again` resumes it"
-    go = (
-        f'resume({str(folder)!r}, records, progress={progress})'
-        if again
-        else f'fit(from_settings(json.loads({json.dumps(settings(replace(config, **changes)))!r})), records, {str(folder)!r}, progress={progress})'
+    """A training in a process of its own, which pauses after each step.
+
+    `before` is run first, and `again` resumes it.
+    """
+    values = json.dumps(replace(config, **changes).to_dict())
+    call = (
+        f'fit(TrainConfig.from_dict(json.loads({values!r})), records, {str(folder)!r}, '
+        f'progress={progress})'
     )
+    if again:
+        call = f'resume({str(folder)!r}, records, progress={progress})'
     script = f'''
         import time, json
-        from pathlib import Path
         from idkl_nb.datasets import read_sysu
-        from idkl_nb.steps import Trainer, from_settings
-        from idkl_nb.training import fit, resume
+        from idkl_nb.training import TrainConfig, Trainer, fit, resume
         step = Trainer.step
         def slowly(self, *args, **kwargs):
             time.sleep({slow})
             return step(self, *args, **kwargs)
         Trainer.step = slowly
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
-        {go}
+        {call}
     '''
     streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     return subprocess.Popen(
@@ -136,17 +150,23 @@ def wait_for_a_step(folder, process):
 
 
 def wait_for(folder, steps, process):
-    while (
-        len(Checkpoints(folder / 'checkpoints').files()) == 0
-        or int(Checkpoints(folder / 'checkpoints').files()[0].stem[5:]) < steps
-    ):
+    "Until a checkpoint of so many steps is there"
+    while True:
+        files = Checkpoints(folder / 'checkpoints').files()
+        if files and int(files[0].stem.removeprefix('step-')) >= steps:
+            return
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
 
 
+def timeless(folder):
+    "The log of a run, without what differs from time to time"
+    return read_log(folder).drop(columns=['seconds', 'images_per_s'])
+
+
 @pytest.mark.parametrize('steps, pause', [(1, 0.05), (5, 0.1)])
 def test_killed(people, untouched, tmp_path, steps, pause):
-    "A training process gets SIGKILL after one step or five; resumed, weights and log are those of a run that was left alone"
+    "Killed after one step or five and resumed, weights and log are those of the untouched run"
     process = start(people, tmp_path / 'run')
     wait_for(tmp_path / 'run', steps, process)
     time.sleep(pause)
@@ -155,10 +175,7 @@ def test_killed(people, untouched, tmp_path, steps, pause):
     assert not (tmp_path / 'run' / 'weights.safetensors').exists()
     resume(tmp_path / 'run', people, progress=False)
     assert same(weights(tmp_path / 'run'), weights(untouched))
-    timeless = lambda log: log.drop(columns=['seconds', 'images_per_s'])
-    pd.testing.assert_frame_equal(
-        timeless(read_log(tmp_path / 'run')), timeless(read_log(untouched))
-    )
+    pd.testing.assert_frame_equal(timeless(tmp_path / 'run'), timeless(untouched))
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])]
@@ -170,8 +187,8 @@ def test_stopped_by_a_signal(people, untouched, tmp_path, number):
     process = start(people, tmp_path / 'run', save_every=10**6)
     wait_for_a_step(tmp_path / 'run', process)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode and 'stopped after step' in said
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode and 'stopped after step' in printed
     assert len(Checkpoints(tmp_path / 'run' / 'checkpoints').files()) == 1
     resume(tmp_path / 'run', people, progress=False)
     assert same(weights(tmp_path / 'run'), weights(untouched))
@@ -182,7 +199,7 @@ needs_hangup = pytest.mark.skipif(not hasattr(signal, 'SIGHUP'), reason='this sy
 
 @needs_hangup
 def test_a_connection_that_is_closed(people, untouched, tmp_path):
-    "The terminal goes away while a bar is drawn into it; the system sends SIGHUP, and the shell a second one"
+    "The terminal goes away while a bar is drawn into it; system and shell send SIGHUP"
     pty, fcntl, termios = [pytest.importorskip(name) for name in ('pty', 'fcntl', 'termios')]
     terminal, ours = pty.openpty()
     streams = dict(
@@ -216,14 +233,14 @@ def test_a_connection_that_is_closed(people, untouched, tmp_path):
 def test_a_second_hang_up_changes_nothing(others):
     "Also after or before a terminate signal; afterwards it acts as before"
     before = signal.getsignal(signal.SIGHUP)
-    with training._Stop() as stop:
+    with session.StopSignals() as stop:
         for number in (*others, signal.SIGHUP, signal.SIGHUP):
             signal.raise_signal(number)
-        assert stop.asked == [*others, signal.SIGHUP][0]
-    with training._Stop() as stop:
+        assert stop.received == [*others, signal.SIGHUP][0]
+    with session.StopSignals() as stop:
         for number in (signal.SIGHUP, *others, signal.SIGHUP):
             signal.raise_signal(number)
-        assert stop.asked == signal.SIGHUP
+        assert stop.received == signal.SIGHUP
     assert signal.getsignal(signal.SIGHUP) == before
 
 
@@ -254,29 +271,29 @@ def test_spoiled_newest_checkpoint(people, untouched, tmp_path):
 
 
 def test_full_disk(people, untouched, tmp_path):
-    "A limit on the size of a file plays the full disk: the run ends in words, and what was saved is whole"
-    fit_small = replace(config, epochs=1)
+    "A limit on the size of files plays it: the run ends in words, what was saved is whole"
+    folder = tmp_path / 'run'
+    values = json.dumps(config.to_dict())
     script = textwrap.dedent(f'''
         import resource, signal, json
         from idkl_nb.datasets import read_sysu
-        from idkl_nb.steps import from_settings
-        from idkl_nb.training import fit
+        from idkl_nb.training import TrainConfig, fit
         def limit(rows):
             if rows.index[-1] == 1:
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
-        fit(from_settings(json.loads({json.dumps(settings(config))!r})), records, {str(tmp_path / "run")!r}, progress=False, on_log=limit)
+        config = TrainConfig.from_dict(json.loads({values!r}))
+        fit(config, records, {str(folder)!r}, progress=False, on_log=limit)
     ''')
     done = subprocess.run(
         [sys.executable, '-c', script], env=environment, capture_output=True, text=True
     )
     assert done.returncode and 'What was saved before is untouched' in done.stderr
-    assert [file.name for file in (tmp_path / 'run' / 'checkpoints').iterdir()] == [
-        'step-000000001.safetensors'
-    ]
-    resume(tmp_path / 'run', people, progress=False)
-    assert same(weights(tmp_path / 'run'), weights(untouched))
+    names = [file.name for file in (folder / 'checkpoints').iterdir()]
+    assert names == ['step-000000001.safetensors']
+    resume(folder, people, progress=False)
+    assert same(weights(folder), weights(untouched))
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -285,32 +302,22 @@ def test_the_same_seed_gives_the_same_weights(people, untouched, tmp_path, worke
     fit(replace(config, workers=workers), people, tmp_path / 'run', progress=False)
     assert same(weights(tmp_path / 'run'), weights(untouched))
     if workers:
-        fit(
-            replace(config, epochs=1, batches=1, seed=1), people, tmp_path / 'other', progress=False
-        )
+        other = replace(config, epochs=1, batches=1, seed=1)
+        fit(other, people, tmp_path / 'other', progress=False)
         assert not same(weights(tmp_path / 'other'), weights(untouched))
 
 
 def test_layout_in_memory_changes_rounding_only(people, untouched, tmp_path):
-    "The first losses agree to rounding; later ones need not, since a tie in the hardest pair can go another way"
-    fit(
-        replace(config, channels_last=not config.channels_last),
-        people,
-        tmp_path / 'run',
-        progress=False,
-    )
-    np.testing.assert_allclose(
-        read_log(tmp_path / 'run').total[:2], read_log(untouched).total[:2], rtol=1e-3
-    )
+    "The first losses agree; later ones need not, for a tie in the hardest pair can go another way"
+    other = replace(config, channels_last=not config.channels_last)
+    fit(other, people, tmp_path / 'run', progress=False)
+    first, reference = [read_log(folder).total[:2] for folder in (tmp_path / 'run', untouched)]
+    np.testing.assert_allclose(first, reference, rtol=1e-3)
 
 
 def test_bfloat16_trains_alike(people, untouched, tmp_path):
-    fit(
-        replace(config, precision='bf16', epochs=1, batches=1),
-        people,
-        tmp_path / 'run',
-        progress=False,
-    )
+    half = replace(config, precision='bf16', epochs=1, batches=1)
+    fit(half, people, tmp_path / 'run', progress=False)
     first, reference = [read_log(folder).total.iloc[0] for folder in (tmp_path / 'run', untouched)]
     np.testing.assert_allclose(first, reference, rtol=0.03)
     assert abs(first - reference) > 1e-5 * reference  # it really is another precision
@@ -324,7 +331,7 @@ def no_weights(*args, **kwargs):
 
 
 def test_nothing_is_written_before_everything_is_there(people, untouched, tmp_path, monkeypatch):
-    "No weights, no such person, an image that is damaged: no folder; and then the same call works"
+    "No weights, too few people, a damaged image: no folder; and then the same call works"
     folder = tmp_path / 'runs' / 'run'
     with monkeypatch.context() as patched:
         patched.setattr(backbone, 'load_weights', no_weights)
@@ -334,7 +341,7 @@ def test_nothing_is_written_before_everything_is_there(people, untouched, tmp_pa
         fit(replace(config, P=99), people, folder, progress=False)
     assert not folder.parent.exists()
     with monkeypatch.context() as patched:
-        patched.setattr(training, 'build_cache', no_weights)
+        patched.setattr(session, 'build_cache', no_weights)
         with pytest.raises(OSError):
             fit(config, people, folder, progress=False)
     assert not folder.exists()
@@ -385,13 +392,10 @@ def stop_at(step):
     return stop
 
 
-def timeless(folder):
-    return read_log(folder).drop(columns=['seconds', 'images_per_s'])
-
-
 def test_more_epochs_of_a_finished_run(people, untouched, tmp_path, monkeypatch):
-    "Asked for twice, they give the weights and the log of a run that had them from the beginning; the weights in between stay"
-    folder, once = tmp_path / 'run', replace(config, epochs=1, save_every=10**6)
+    "Added twice, they give weights and log of the untouched run; the weights in between stay"
+    folder = tmp_path / 'run'
+    once = replace(config, epochs=1, save_every=10**6)
     fit(once, people, folder, progress=False)
     first = weights(folder)
     monkeypatch.setattr(backbone, 'load_weights', no_weights)  # nothing is downloaded again
@@ -406,10 +410,8 @@ def test_more_epochs_of_a_finished_run(people, untouched, tmp_path, monkeypatch)
 
 def test_more_epochs_of_a_run_that_was_stopped(people, untouched, tmp_path):
     "With other settings that decide nothing; without a word, it goes on with these"
-    folder, changed = (
-        tmp_path / 'run',
-        replace(config, log_every=1, save_every=3, keep=5, validate_every=2, workers=1),
-    )
+    folder = tmp_path / 'run'
+    changed = replace(config, log_every=1, save_every=3, keep=5, validate_every=2, workers=1)
     with pytest.raises(KeyboardInterrupt):
         fit(replace(config, epochs=2), people, folder, progress=False, on_log=stop_at(3))
     with pytest.raises(KeyboardInterrupt):
@@ -426,12 +428,11 @@ def test_a_kill_between_the_old_weights_and_the_new_settings(
     "The end of the run as it was is made again from its last checkpoint"
     folder = shutil.copytree(untouched, tmp_path / 'run')
 
-    def killed(file, write):
-        if file.name in ('log.jsonl', 'config.json'):
-            raise InterruptedError
+    def killed(file, content):
+        raise InterruptedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, 'write_whole', killed)
+        patched.setattr(session, 'write_bytes', killed)
         with pytest.raises(InterruptedError):
             resume(folder, people, progress=False, config=replace(config, epochs=4))
     assert not (folder / 'weights.safetensors').exists()
@@ -464,10 +465,8 @@ REFUSED = {
 @pytest.mark.parametrize('name', REFUSED)
 def test_other_settings_are_refused_by_name(people, untouched, tmp_path, name):
     changes, message = REFUSED[name]
-    finished, stopped = (
-        shutil.copytree(untouched, tmp_path / 'finished'),
-        shutil.copytree(untouched, tmp_path / 'stopped'),
-    )
+    finished = shutil.copytree(untouched, tmp_path / 'finished')
+    stopped = shutil.copytree(untouched, tmp_path / 'stopped')
     (stopped / 'weights.safetensors').unlink()
     for folder in (finished, stopped):
         before = {file: file.read_bytes() for file in folder.rglob('*') if file.is_file()}
@@ -499,10 +498,14 @@ def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monke
 
 # Too little memory
 
-CPU = '[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9437184000 bytes.'
+CPU = (
+    '[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried '
+    'to allocate 9437184000 bytes.'
+)
 TOO_LITTLE = {
     'CUDA': torch.cuda.OutOfMemoryError(
-        'CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 8 GiB.\nIf reserved but unallocated memory is large'
+        'CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 8 GiB.\n'
+        'If reserved but unallocated memory is large'
     ),
     'CUDA, without a word': torch.cuda.OutOfMemoryError(),
     'a CPU': RuntimeError(CPU),
@@ -599,13 +602,13 @@ def test_idkl_train_goes_on(world, tmp_path):
     )
     assert code == 0, printed
     assert (out / 'model' / 'weights-1-epochs.safetensors').read_bytes() == once
-    assert (load(out / 'model')[1].epochs, load(out / 'model')[1].log_every) == (2, 1) and len(
-        read_log(out / 'model')
-    ) == 4
+    resumed = load(out / 'model')[1]
+    assert (resumed.epochs, resumed.log_every) == (2, 1)
+    assert len(read_log(out / 'model')) == 4
 
 
 def test_idkl_train_without_a_network(world, tmp_path):
-    "No weights: no folder, a message that names the option; and the same command with that option trains"
+    "No folder, a message that names the option; and the same command with that option trains"
     out, file = tmp_path / 'run', tmp_path / 'resnet18.pth'
     tiny = (
         '--model.backbone',
@@ -639,9 +642,8 @@ def test_idkl_train_without_a_network(world, tmp_path):
         code, printed = command(*words, '--model.weights', file)
         assert code == 0 and (out / 'model' / 'weights.safetensors').exists(), printed
         file.unlink()
-        code, printed = command(
-            '--resume', '--out', out, '--root', world.root, '--epochs', 2
-        )  # nothing is read or downloaded again
+        # nothing is read or downloaded again
+        code, printed = command('--resume', '--out', out, '--root', world.root, '--epochs', 2)
         assert code == 0 and load(out / 'model')[1].epochs == 2, printed
 
 
@@ -665,21 +667,22 @@ def test_idkl_train_with_too_little_memory(world, tmp_path, monkeypatch):
 
 
 SCRIPT = '''
-import json, os, sys, torch
+import json, os, sys
 from safetensors.torch import save_file
-from idkl_nb.datasets import read_sysu
-from idkl_nb.steps import from_settings
 from idkl_nb import training
+from idkl_nb.datasets import read_sysu
 root, folder, values = sys.argv[1:]
-keep = {}
-train = training._Run.train
-def watched(self):
-    train(self)
-    keep['model'] = self.trainer.model
-training._Run.train = watched
-training.fit(from_settings(json.loads(values)), read_sysu(root).where(split=('train', 'val')), folder, progress=False)
-rank = os.environ['RANK']
-save_file({name: value.contiguous() for name, value in keep['model'].state_dict().items()}, f'{folder}/rank{rank}.safetensors')
+trained = {}
+train = training.train
+def watched(trainer, steps, session):
+    train(trainer, steps, session)
+    trained.update(trainer.model.state_dict())
+training.train = watched
+config = training.TrainConfig.from_dict(json.loads(values))
+records = read_sysu(root).where(split=('train', 'val'))
+training.fit(config, records, folder, progress=False)
+tensors = {name: value.contiguous() for name, value in trained.items()}
+save_file(tensors, f'{folder}/rank{os.environ["RANK"]}.safetensors')
 '''
 
 
@@ -701,7 +704,7 @@ def two_processes(people, folder, changed):
         str(script),
     ]
     done = subprocess.run(
-        [*command, str(people.root), str(folder), json.dumps(settings(changed))],
+        [*command, str(people.root), str(folder), json.dumps(changed.to_dict())],
         env=environment,
         capture_output=True,
         text=True,
@@ -711,67 +714,64 @@ def two_processes(people, folder, changed):
     return [weights(folder, f'rank{rank}') for rank in (0, 1)]
 
 
-learned = lambda found: {
-    name: value
-    for name, value in found.items()
-    if 'running' not in name and 'num_batches' not in name
-}
+def learned(tensors):
+    "Without running statistics"
+    statistics = ('running', 'num_batches')
+    return {
+        name: value
+        for name, value in tensors.items()
+        if not any(word in name for word in statistics)
+    }
 
 
 def test_two_processes_equal_accumulation(people, tmp_path):
     "Two processes with a batch each make the step of one process with two batches"
-    plain = replace(config, ema=None, epochs=2)
-    ours, others = two_processes(people, tmp_path / 'two', plain)
+    changed = replace(config, ema=None, epochs=2)
+    ours, others = two_processes(people, tmp_path / 'two', changed)
     assert same(learned(ours), learned(others))
     assert len(read_log(tmp_path / 'two')) == 4  # the same images as one process has in 8 steps
-    fit(replace(plain, accumulate=2), people, tmp_path / 'one', progress=False)
+    fit(replace(changed, accumulate=2), people, tmp_path / 'one', progress=False)
     one = learned(weights(tmp_path / 'one'))
     for name, value in learned(ours).items():
         torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
 
 
-def test_gathered_features_equal_the_joined_batch(people, tmp_path):
-    "With `gather`, the gradient is that of the objective of the joined batch; the network sees each half by itself"
-    from idkl_nb.augmentation import step_generator
-    from idkl_nb.batches import PKSampler
-    from idkl_nb.cache import CachedImages
-    from idkl_nb.caches import build_cache
-    from idkl_nb.steps import Plan, Trainer, learning_rate, make_accelerator
+def joined_by_hand(*parts):
+    "What `devices.join` makes of the features of several processes"
+    if isinstance(parts[0], torch.Tensor):
+        return torch.cat(parts)
+    if isinstance(parts[0], list):
+        return [joined_by_hand(*column) for column in zip(*parts)]
+    fields = {}
+    for name in parts[0]._fields:
+        values = [getattr(part, name) for part in parts]
+        fields[name] = None if name == 'map' else joined_by_hand(*values)
+    return type(parts[0])(**fields)
 
+
+def test_gathered_features_equal_the_joined_batch(people, tmp_path):
+    "The gradient is that of the joined batch's objective; the network sees each half by itself"
     gathered = replace(
         config, ema=None, epochs=1, batches=2, gather=True
-    )  # one step of two processes
+    )  # a step of two processes
     ours, others = two_processes(people, tmp_path / 'two', gathered)
     assert same(learned(ours), learned(others))
+
+    # the same step in one process
     trainer = Trainer(gathered, 9, make_accelerator())
     images = CachedImages(people, build_cache(people, 64, 32, tmp_path / 'cache', progress=False))
     plan = Plan(PKSampler(people, gathered.P, gathered.K, 2, gathered.seed), 1)
     halves = [images.__getitems__(plan.batch(n)) for n in (0, 1)]
+    features = []
+    for n, half in enumerate(halves):
+        augmented = trainer.augment(half.images, step_generator(gathered.seed, n))
+        features.append(trainer.model(augmented))
+    ids = torch.cat([half.ids for half in halves])
+    modality = torch.cat([half.modality for half in halves])
+    losses = trainer.objective(joined_by_hand(*features), ids, modality)
+    total = read_log(tmp_path / 'two').total.iloc[0]
+    np.testing.assert_allclose(total, losses.total.item(), rtol=1e-5)
 
-    def cat(*parts):
-        if isinstance(parts[0], torch.Tensor):
-            return torch.cat(parts)
-        if isinstance(parts[0], list):
-            return [cat(*same) for same in zip(*parts)]
-        return type(parts[0])(
-            *[
-                None if name == 'map' else cat(*[getattr(p, name) for p in parts])
-                for name in parts[0]._fields
-            ]
-        )
-
-    features = cat(
-        *[
-            trainer.model(trainer.augment(half.images, step_generator(gathered.seed, n)))
-            for n, half in enumerate(halves)
-        ]
-    )
-    losses = trainer.objective(
-        features, torch.cat([h.ids for h in halves]), torch.cat([h.modality for h in halves])
-    )
-    np.testing.assert_allclose(
-        read_log(tmp_path / 'two').total.iloc[0], losses.total.item(), rtol=1e-5
-    )
     losses.total.backward()
     for group in trainer.optimiser.param_groups:
         group['lr'] = learning_rate(gathered, 0)
@@ -783,40 +783,234 @@ def test_gathered_features_equal_the_joined_batch(people, tmp_path):
 
 def test_forecast_says_minutes_and_what_to_do():
     assert forecast(0.4, 20, 'cpu').endswith('less than a minute')
-    assert 'about 5 minutes' in forecast(1.0, 300, 'cuda') and 'Shorter' not in forecast(
-        1.0, 300, 'cuda'
-    )
-    assert '(2.5 hours)' in forecast(30.0, 300, 'cpu') and 'a GPU' in forecast(30.0, 300, 'cpu')
+    short = forecast(1.0, 300, 'cuda')
+    assert 'about 5 minutes' in short and 'Shorter' not in short
+    long = forecast(30.0, 300, 'cpu')
+    assert '(2.5 hours)' in long and 'a GPU' in long
     assert 'several GPUs' in forecast(30.0, 300, 'cuda')
 
 
 def test_forecast_comes_early(people, untouched, tmp_path, monkeypatch, capsys):
     clock = iter(range(0, 10**6, 3))  # each look at the clock is 3 s later
-    monkeypatch.setattr(
-        'idkl_nb.training.time', SimpleNamespace(perf_counter=lambda: float(next(clock)))
-    )
+    stopped_clock = SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    monkeypatch.setattr('idkl_nb.training_log.time', stopped_clock)
     fit(replace(config, epochs=1), people, tmp_path / 'run')
     assert capsys.readouterr().out.count('steps to go') == 1
 
 
 def test_precision_is_decided_once_and_kept(people, tmp_path, monkeypatch):
-    "What was decided stands in the settings and in the log, and a resumed run keeps it, whatever the machine says then"
-    asked = replace(config, precision='auto', epochs=1, batches=2)
-    monkeypatch.setattr(
-        'idkl_nb.steps.this_device', lambda device: Device('cpu', 'a fast one', gain=3.0)
-    )
+    "It stands in settings and log, and a resumed run keeps it, whatever the machine says then"
+    automatic = replace(config, precision='auto', epochs=1, batches=2, log_every=1)
+    machines = iter([Device('cpu', 'a fast one', gain=3.0), Device('cpu', 'a slow one', gain=0.1)])
+    monkeypatch.setattr('idkl_nb.devices.this_device', lambda device: next(machines))
 
     def stop(log):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(replace(asked, log_every=1), people, tmp_path / 'run', progress=False, on_log=stop)
-    monkeypatch.setattr(
-        'idkl_nb.steps.this_device', lambda device: Device('cpu', 'a slow one', gain=0.1)
-    )
+        fit(automatic, people, tmp_path / 'run', progress=False, on_log=stop)
     _, log = resume(tmp_path / 'run', people, progress=False)
 
     about = json.loads((tmp_path / 'run' / 'config.json').read_text())
     assert about['config']['precision'] == 'auto'
     assert about['precision']['used'] == 'bf16' and about['precision']['device'] == 'a fast one'
     assert set(log.precision) == {'bf16'} and precision_of(tmp_path / 'run').used == 'bf16'
+
+
+# The plan of batches, and one step
+
+
+def test_a_plan_is_the_epochs_of_its_sampler(people):
+    sampler = PKSampler(people, P=3, K=2, batches=4)
+    whole = list(Plan(sampler, epochs=3))
+    sampler.set_epoch(1)
+    assert whole[4:8] == list(sampler)
+    twice = Plan(sampler, epochs=3, accumulate=2)
+    assert list(twice) == whole and twice.steps == 6
+    assert [twice.epoch(step) for step in (0, 1, 2)] == [0, 0.5, 1]
+
+
+def test_batches_of_a_gathered_step_carry_the_labels_of_all_processes(people, tmp_path):
+    images = CachedImages(people, build_cache(people, 64, 32, tmp_path, progress=False))
+    gathered = replace(config, gather=True, accumulate=2)
+    sampler = PKSampler(people, P=3, K=2, batches=8)
+    plans = [Plan(sampler, 1, accumulate=2, rank=rank, ranks=2) for rank in (0, 1)]
+    steps = [list(StepLoader(images, plan, gathered)) for plan in plans]
+    assert [len(portions) for portions in steps[0]] == [2, 2]
+    for n in (0, 1):
+        (first, _), (second, _) = steps[0][1][n], steps[1][1][n]
+        rows = plans[0].batch(4 + 2 * n) + plans[0].batch(5 + 2 * n)
+        for batch in (first, second):
+            assert batch.ids.tolist() == images.ids[rows].tolist()
+            assert batch.modality.tolist() == people.modality[rows].tolist()
+        assert not torch.equal(first.images, second.images)
+
+
+def test_the_learning_rate_rises_in_the_warm_up():
+    warm = TrainConfig(warmup=10)
+    rising = [learning_rate(warm, n) > learning_rate(warm, n - 1) for n in (1, 9, 10, 11)]
+    assert rising == [True, True, True, False]
+
+
+@pytest.fixture(scope='module')
+def portion(people, tmp_path_factory):
+    "A function that gives the n-th batch with its generator"
+    cache = build_cache(people, 64, 32, tmp_path_factory.mktemp('cache'), progress=False)
+    images = CachedImages(people, cache)
+    plan = Plan(PKSampler(people, 3, 2, 4), 1)
+    return lambda n: (images.__getitems__(plan.batch(n)), step_generator(0, n))
+
+
+def small_trainer(**changes):
+    smoke = replace(PRESETS['smoke'], channels_last=False, **changes)
+    return Trainer(smoke, 9, make_accelerator())
+
+
+def test_a_learning_rate_of_0_moves_nothing(portion):
+    moved = small_trainer(clip=0.01)
+    moved.step([portion(0)], lr=0.0)
+    for before, after in zip(small_trainer().model.parameters(), moved.model.parameters()):
+        assert torch.equal(before, after)
+
+
+def weights_after_a_step(portion, align, **model):
+    trainer = small_trainer(model=replace(PRESETS['smoke'].model, **model))
+    trainer.step([portion(0)], lr=1e-3, align=align)
+    return torch.cat([p.flatten() for p in trainer.model.parameters()])
+
+
+def test_before_align_from_a_step_is_as_if_the_terms_were_off(portion):
+    without = dict(lambda_tgsa=0.0, lambda_csa=0.0, lambda_mdr=0.0)
+    off = weights_after_a_step(portion, True, **without)
+    assert torch.equal(weights_after_a_step(portion, False), off)
+    assert not torch.equal(weights_after_a_step(portion, True), off)
+
+
+def test_the_exponential_mean_begins_with_the_first_weights_and_follows_slowly(portion):
+    trainer = small_trainer(ema=0.9)
+    trainer.step([portion(0)], lr=1e-3)
+    for weight, mean in zip(trainer.model.parameters(), trainer.ema.module.parameters()):
+        assert torch.equal(weight, mean)
+    trainer.step([portion(1)], lr=1e-3)
+    weight = next(trainer.model.parameters())
+    assert not torch.equal(weight, next(trainer.ema.module.parameters()))
+    assert trainer.model_to_save is trainer.ema.module
+
+
+def test_the_whole_batch_goes_to_the_device(portion, monkeypatch):
+    "Labels, too: the objective asks no other device for anything"
+    trainer = small_trainer()
+    asked_for = []
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, 'to', lambda self, *a, **k: asked_for.append((self, a)) or move(self, *a, **k)
+    )
+    batch, generator = portion(0)
+    trainer.losses(batch, generator)
+    device = trainer.accelerator.device
+    for tensor in (batch.images, batch.ids, batch.modality):
+        assert any(moved is tensor and device in words for moved, words in asked_for)
+
+
+# What the log says
+
+
+def test_what_is_not_finite_is_named():
+    check_finite(pd.DataFrame(dict(ce=[1.0])))
+    with pytest.raises(FloatingPointError, match='step 1: ce, triplet is not finite'):
+        check_finite(pd.DataFrame(dict(ce=[1.0, float('inf')], triplet=[1.0, float('nan')])))
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path):
+    (tmp_path / 'log.jsonl').write_text('{"step": 0, "total": 2.5}\n{"step": 1, "total": 2.')
+    assert read_log(tmp_path).total.to_dict() == {0: 2.5}
+    (tmp_path / 'log.jsonl').write_text('')
+    assert len(read_log(tmp_path)) == 0
+
+
+def test_a_weight_that_is_no_number_ends_the_run(people, tmp_path, monkeypatch):
+    "The next losses show it; step and terms are named, and the checkpoint is from before"
+    trainers = []
+    make = Trainer.__init__
+
+    def remembered(self, *args):
+        make(self, *args)
+        trainers.append(self)
+
+    def poison(rows):
+        if rows.index[-1] == 3:
+            next(trainers[0].model.parameters()).data.fill_(float('nan'))
+
+    monkeypatch.setattr(Trainer, '__init__', remembered)
+    changed = replace(config, ema=None, save_every=3)
+    with pytest.raises(FloatingPointError, match='step 4: ce_sh'):
+        fit(changed, people, tmp_path / 'run', progress=False, on_log=poison)
+    assert Checkpoints(tmp_path / 'run' / 'checkpoints').newest()['step'] == 3
+
+
+# What a run leaves, and what is refused
+
+
+def test_a_run_leaves_a_folder(people, untouched):
+    names = sorted(file.name for file in untouched.iterdir())
+    assert names == ['checkpoints', 'config.json', 'log.jsonl', 'weights.safetensors']
+    log = read_log(untouched)
+    assert len(log) == 12
+    assert log.lr.tolist() == [learning_rate(config, epoch) for epoch in log.epoch]
+    assert log.columns[-7:].tolist() == [
+        *('total', 'grad_norm', 'epoch', 'lr', 'images_per_s', 'seconds', 'precision')
+    ]
+    about = json.loads((untouched / 'config.json').read_text())
+    order = ['precision', 'identities', 'images', 'fingerprint', 'dataset', 'config']
+    assert list(about) == order
+
+
+@pytest.mark.parametrize('change', [dict(lr=1e-4), dict(seed=1)])
+def test_settings_that_decide_the_weights_are_refused(people, untouched, change):
+    with pytest.raises(ValueError, match='these differ: '):
+        resume(untouched, people, config=replace(config, **change))
+
+
+def test_other_images_or_another_order_are_refused(people, untouched):
+    for records in (people[::-1], people[1:]):
+        with pytest.raises(ValueError, match='needs the same'):
+            resume(untouched, records)
+
+
+def test_validation_shows_other_people_in_both_modalities(world, people, tmp_path):
+    one_light = world.where(split='test', modality=VISIBLE)
+    for records, message in ((people, 'who are trained on'), (one_light, 'both modalities')):
+        with pytest.raises(ValueError, match=message):
+            fit(config, people, tmp_path / 'run', validation=records)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_without_a_run_is_not_loaded(people):
+    with pytest.raises(FileNotFoundError, match='does not hold a run'):
+        load(people.root)
+
+
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('weights.safetensors', b'half', 'not the weights of this run, or damaged'),
+        ('config.json', b'{"config": {"P": "3"}}', 'expected int'),
+        ('config.json', b'[]', 'does not describe a run'),
+        ('config.json', b'\xff', 'does not describe a run'),
+    ],
+)
+def test_a_spoiled_file_of_a_run_is_refused(untouched, tmp_path, name, content, message):
+    spoiled = shutil.copytree(untouched, tmp_path / 'spoiled')
+    (spoiled / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load(spoiled)
+
+
+def test_a_run_from_before_precision_and_dataset_were_written_down(people, untouched, tmp_path):
+    old = shutil.copytree(untouched, tmp_path / 'run')
+    about = json.loads((old / 'config.json').read_text())
+    del about['precision'], about['dataset']
+    (old / 'config.json').write_text(json.dumps(about))
+    assert precision_of(old).used == 'no'
+    resume(old, people, progress=False, config=replace(config, epochs=4))
+    assert load(old)[1].epochs == 4
