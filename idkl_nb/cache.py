@@ -95,7 +95,7 @@ class ImageCache:
     def rows(
         self,
         records: Records,  # images of the cache, in any order
-    ) -> Int[np.ndarray, 'n']:
+    ) -> Int[np.ndarray, ' n']:
         "Where these images are in the file. Raises ValueError when one is not in the cache"
         if records.root.resolve() != self.records.root.resolve():
             raise ValueError(
@@ -121,7 +121,7 @@ class ImageCache:
 
     def gather(
         self,
-        rows: Int[np.ndarray, 'B'],
+        rows: Int[np.ndarray, ' B'],
     ) -> UInt8[Tensor, 'B 3 H W']:
         "A batch of images, copied out of the file"
         if hasattr(mmap, 'MADV_WILLNEED'):  # not on Windows

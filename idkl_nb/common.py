@@ -73,7 +73,7 @@ def full_precision(
 def check_types(
     config,  # a dataclass with plain types
 ):
-    "Raise TypeError for the first field that is not of its type; a whole number may stand where a fraction is meant"
+    "Raise TypeError for the first field that is not of its type; 1 may stand for 1.0"
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         expected = tuple if typing.get_origin(field.type) is tuple else field.type
@@ -88,9 +88,8 @@ def check_types(
             )
 
 # %% ../nbs/workshop/common.ipynb #93e74f6b
-ABANDONED = (
-    3600  # seconds without a change, after which a file counts as left where there are no locks
-)
+# seconds without a change, after which a file counts as left where there are no locks
+ABANDONED = 3600
 
 
 def _is_open(
@@ -105,7 +104,7 @@ def _is_open(
 
 
 def open_unfinished(
-    file: Path,  # its name ends in .unfinished, or it lies in a folder whose name does; the folder is made
+    file: Path,  # its name or its folder's ends in .unfinished; the folder is made
 ):  # an open binary file, empty
     "Open a file to write, with a lock that tells other processes that somebody writes it"
     flags = os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0)
@@ -134,7 +133,7 @@ def remove_abandoned(
     file: Path,  # that `open_unfinished` has opened, in this process or another
     folder: Path | None = None,  # to remove with all that is in it; None: only the file
 ):
-    "Remove what a process has left that was killed while it wrote. What a living process writes stays"
+    "Remove what a killed process has left half written. What a living process writes stays"
     # an OSError says: somebody writes it, or has renamed or removed it, or it is somebody else's
     with contextlib.suppress(OSError):
         if fcntl is None:
@@ -150,7 +149,7 @@ def remove_abandoned(
 def make_folder(
     folder,  # for results
 ) -> Path:
-    "A folder and those above it, which may be there already. Raises DataError when it can't be made"
+    "A folder and those above it, made where they are missing. Raises DataError when it can't be"
     try:
         folder = Path(folder).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +176,9 @@ def write_whole(
     file,  # its folder must exist
     write,  # function of an open binary file, which writes the content
 ):
-    "Write a file so that, whatever happens, the old one or the new one stands whole under its name; and remove what killed processes left in its folder"
+    """Write a file so that, whatever happens, the old one or the new one stands whole
+
+    What killed processes left in its folder is removed."""
     file = Path(file).expanduser()
     if not file.parent.is_dir():
         raise FileNotFoundError(f'{file.parent}: no such folder; make it first')

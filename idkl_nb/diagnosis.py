@@ -57,8 +57,8 @@ def features_of(
 @typed
 def probe(
     features: Float[Tensor, 'N C'],
-    labels: Shaped[np.ndarray, 'N'],  # what to read, for example the modality
-    groups: Int[np.ndarray, 'N'],  # identities: half of them teach the probe, the others test it
+    labels: Shaped[np.ndarray, ' N'],  # what to read, for example the modality
+    groups: Int[np.ndarray, ' N'],  # identities: half of them teach the probe, the others test it
 ) -> float:  # share of right answers, 0 to 1
     "What a linear classifier reads from features of people whom it has not seen"
     x = StandardScaler().fit_transform(features)
@@ -71,7 +71,7 @@ def probe(
 def pair_distances(
     features: Float[Tensor, 'N C'],  # of length one
     records: Records,  # (N,)
-    bins: Float[np.ndarray, 'edges'],
+    bins: Float[np.ndarray, ' edges'],
 ) -> pd.DataFrame:
     """How cosine distances of pairs of images are spread
 

@@ -24,7 +24,7 @@ class Neighbours(NamedTuple):
 
     index: Int[Tensor, 'P k']
     distance: Float[Tensor, 'P k']  # squared; -1 for the point itself, which keeps it at the head
-    farthest: Float[Tensor, 'P']  # squared distance to the farthest point
+    farthest: Float[Tensor, ' P']  # squared distance to the farthest point
 
 
 @typed
@@ -46,7 +46,7 @@ def neighbour_lists(
 # %% ../nbs/workshop/encodings.ipynb #e2b11238
 def entry_rows(
     X: csr_array,  # (P, M)
-) -> Int[np.ndarray, 'entries']:
+) -> Int[np.ndarray, ' entries']:
     "The row of each entry"
     return np.arange(X.shape[0], dtype=np.int32).repeat(np.diff(X.indptr))
 
@@ -72,7 +72,7 @@ def reciprocal(
 
 def joining(
     shared: csr_array,  # (P, M) how many members the row's set and the column's own set share
-    sizes: Float[np.ndarray, 'entries'],  # of the columns' own sets
+    sizes: Float[np.ndarray, ' entries'],  # of the columns' own sets
 ) -> csr_array:  # (P, M)
     "The members, as ones, whose own sets join: more than two thirds of them are shared"
     known = shared.copy()
@@ -130,10 +130,10 @@ def split_known(
 @typed
 def pair_distances(
     points: Float[Tensor, 'P C'],
-    first: Int[np.ndarray, 'pairs'],
-    second: Int[np.ndarray, 'pairs'],
+    first: Int[np.ndarray, ' pairs'],
+    second: Int[np.ndarray, ' pairs'],
     chunk: int,  # pairs at a time
-) -> Float[np.ndarray, 'pairs']:
+) -> Float[np.ndarray, ' pairs']:
     "Squared distances of pairs of points in double precision; -1 for 0"
     p, q = [
         torch.as_tensor(side, dtype=torch.long, device=points.device) for side in (first, second)
@@ -146,7 +146,7 @@ def pair_distances(
 
 def weigh(
     distances: csr_array,  # (P, M) squared, to the members of each set; -1 for 0
-    farthest: Float[np.ndarray, 'P'],  # squared distance to the farthest point
+    farthest: Float[np.ndarray, ' P'],  # squared distance to the farthest point
 ) -> csr_array:  # (P, M), rows that sum to 1, or are empty
     "Weigh members by exp(-distance)"
     row = entry_rows(distances)

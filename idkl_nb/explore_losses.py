@@ -44,7 +44,7 @@ def _curves(figure: Figure, names, predictions, slopes, right: int):
 def alignment_explorer(
     shared: tuple,  # (N, identities) logits of N visible images and of N infrared ones, paired
     specific: tuple,  # likewise of the specific branch
-    ids: Int[Tensor, 'N'],  # class of each pair
+    ids: Int[Tensor, ' N'],  # class of each pair
 ) -> Explorer:
     "KL between two predictions: temperature, direction and stop-gradient"
 

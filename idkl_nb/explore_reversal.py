@@ -21,8 +21,8 @@ class Reversal(NamedTuple):
     "What can be read in the course of a training, looked at T times"
 
     points: Float[np.ndarray, 'T M 2']  # features of M images
-    modality: Float[np.ndarray, 'T']  # share of images whose modality a probe reads, 0 to 1
-    identity: Float[np.ndarray, 'T']  # share whose identity the classifier reads, 0 to 1
+    modality: Float[np.ndarray, ' T']  # share of images whose modality a probe reads, 0 to 1
+    identity: Float[np.ndarray, ' T']  # share whose identity the classifier reads, 0 to 1
 
 
 def _draw_points(ax, points, modality, step: int):

@@ -42,10 +42,10 @@ def try_all(
 @typed
 def pair_on_device(
     features: Float[Tensor, 'B C'],
-    ids: Int[Tensor, 'B'],
-    modality: Int[Tensor, 'B'],  # 0 visible, 1 infrared, in any order
+    ids: Int[Tensor, ' B'],
+    modality: Int[Tensor, ' B'],  # 0 visible, 1 infrared, in any order
     K: int,  # images of each identity in each modality, at most `TRY_ALL`; B is 2 P K
-) -> tuple[Int[Tensor, 'N'], Int[Tensor, 'N']]:  # rows of visible and of infrared images, N = B/2
+) -> tuple[Int[Tensor, ' N'], Int[Tensor, ' N']]:  # rows of visible and of infrared images, N = B/2
     """`mdr.pair_modalities` for a batch that has K images of each, without waiting for the device
 
     That the batch is so is not looked at: the loader sees to it. Needs a device with float64."""

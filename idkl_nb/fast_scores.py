@@ -42,14 +42,14 @@ def sort_rows(
 class ByIdentity(NamedTuple):
     "The gallery in the order of its identities, which are numbers from 0 without gaps"
 
-    images: Int[Tensor, 'G']  # identity after identity
-    start: Int[Tensor, 'I']  # where each identity begins in `images`
-    count: Int[Tensor, 'I']  # its images
+    images: Int[Tensor, ' G']  # identity after identity
+    start: Int[Tensor, ' I']  # where each identity begins in `images`
+    count: Int[Tensor, ' I']  # its images
 
     @classmethod
     def sort(
         cls,
-        gallery_ids: Int[Tensor, 'G'],
+        gallery_ids: Int[Tensor, ' G'],
         identities: int,  # I, some of which may have no image here
     ):
         "Sort a gallery by identity"
@@ -58,7 +58,7 @@ class ByIdentity(NamedTuple):
 
     def right_images(
         self,
-        query_ids: Int[Tensor, 'q'],
+        query_ids: Int[Tensor, ' q'],
     ) -> tuple[Int[Tensor, 'q r'], Bool[Tensor, 'q r']]:  # r: the most that one of them has
         "The right images of each query in the order of the gallery, and which are no filling"
         slot = torch.arange(self.count[query_ids].max(), device=query_ids.device)  # (r,)
@@ -69,10 +69,10 @@ class ByIdentity(NamedTuple):
 # %% ../nbs/workshop/fast_scores.ipynb #d7178fc7
 def identities_before(
     keys: Int[Tensor, 'q G'],
-    first: Int[Tensor, 'q'],  # key of the first right image
-    gallery_ids: Int[Tensor, 'G'],  # from 0 without gaps
+    first: Int[Tensor, ' q'],  # key of the first right image
+    gallery_ids: Int[Tensor, ' G'],  # from 0 without gaps
     identities: int,  # how many there are
-) -> Int[Tensor, 'q']:
+) -> Int[Tensor, ' q']:
     "How many identities come up before the first right image"
     query, image = (keys < first[:, None]).nonzero(as_tuple=True)
     seen = torch.zeros(len(keys), identities, dtype=torch.bool, device=keys.device)
@@ -82,8 +82,8 @@ def identities_before(
 # %% ../nbs/workshop/fast_scores.ipynb #8804150e
 def score_rows(
     distances: Float[Tensor, 'q G'],  # infinite for pairs to be ignored
-    query_ids: Int[Tensor, 'q'],
-    gallery_ids: Int[Tensor, 'G'],
+    query_ids: Int[Tensor, ' q'],
+    gallery_ids: Int[Tensor, ' G'],
     gallery: ByIdentity,
     unique_ids: bool,  # count each identity once in `first`
 ) -> Float[Tensor, 'q 3']:  # float64; NaN for a query without a right image
@@ -146,8 +146,8 @@ def read_rows(
 
 def score_queries(
     distances,  # (Q, G) floats: anything that gives the rows `distances[a:b]`
-    query_ids: Int[Tensor, 'Q'],
-    gallery_ids: Int[Tensor, 'G'],  # on the same device
+    query_ids: Int[Tensor, ' Q'],
+    gallery_ids: Int[Tensor, ' G'],  # on the same device
     ignore=None,  # (Q, G) bool, likewise: pairs to leave out
     unique_ids: bool = False,  # count each identity once in `first`
     chunk: int | None = None,  # queries at a time; None: about `PAIRS` pairs, 16 queries at least

@@ -45,8 +45,8 @@ SPECTRA = {  # words for a modality
 
 
 def modality_numbers(
-    words: Shaped[np.ndarray, 'N'],  # str, as somebody wrote them
-) -> Int[np.ndarray, 'N']:  # `VISIBLE` or `INFRARED`
+    words: Shaped[np.ndarray, ' N'],  # str, as somebody wrote them
+) -> Int[np.ndarray, ' N']:  # `VISIBLE` or `INFRARED`
     "Numbers for words. Raises DataError, which names the word, for one that is not in `SPECTRA`"
     number = {word: MODALITIES.index(name) for name, known in SPECTRA.items() for word in known}
     lower = np.char.lower(np.char.strip(words))
@@ -95,8 +95,8 @@ def check_columns(
 
 # %% ../nbs/workshop/feature_files.ipynb #053baf6e
 def column_tensor(
-    column: Shaped[np.ndarray, 'N'],  # text or whole numbers
-) -> Shaped[Tensor, 'M']:  # the numbers, or the bytes of all words, joined by newlines
+    column: Shaped[np.ndarray, ' N'],  # text or whole numbers
+) -> Shaped[Tensor, ' M']:  # the numbers, or the bytes of all words, joined by newlines
     "A column as safetensors can hold it"
     if column.dtype.kind == 'U':
         content = bytearray('\n'.join(column.tolist()).encode())

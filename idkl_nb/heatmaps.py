@@ -64,7 +64,7 @@ def heat_map(
     images: Float[Tensor, 'B 3 H W'],  # normalised
     which: Which = 'shared',
     block: Literal[3, 4, 5] = 5,  # whose map; block 3 is common to both branches
-    classes: Int[Tensor, 'B'] | None = None,  # y is the logit of this class ...
+    classes: Int[Tensor, ' B'] | None = None,  # y is the logit of this class ...
     like: Float[Tensor, '_ 3 H W'] | None = None,  # ... or the similarity with these images
     scale: bool = True,  # make the largest value of each map 1
 ) -> Float[Tensor, 'B H W']:  # float32 on the CPU, at least 0

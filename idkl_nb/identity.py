@@ -42,15 +42,15 @@ def pairwise_distances(
 class Hardest(NamedTuple):
     "For each anchor of a batch, its worst cases"
 
-    positive: Float[Tensor, 'B']  # distance to the farthest image of the same identity
-    negative: Float[Tensor, 'B']  # distance to the nearest of another; infinite if there is none
-    counted: Bool[Tensor, 'B']  # the anchor has both, and its positive is another image
+    positive: Float[Tensor, ' B']  # distance to the farthest image of the same identity
+    negative: Float[Tensor, ' B']  # distance to the nearest of another; infinite if there is none
+    counted: Bool[Tensor, ' B']  # the anchor has both, and its positive is another image
 
 
 @typed
 def hardest(
     features: Float[Tensor, 'B C'],
-    ids: Int[Tensor, 'B'],
+    ids: Int[Tensor, ' B'],
 ) -> Hardest:
     "Hardest positive and negative of each anchor (Hermans et al., 2017)"
     d = pairwise_distances(features, features)  # (B, B)
@@ -66,7 +66,7 @@ def hardest(
 @typed
 def batch_hard_triplet(
     features: Float[Tensor, 'B C'],  # before the BN-neck
-    ids: Int[Tensor, 'B'],
+    ids: Int[Tensor, ' B'],
     margin: float,  # in units of the Euclidean distance, >= 0
 ) -> Float[Tensor, '']:  # NaN if no anchor counts
     """Batch-hard triplet loss with a hinge (Hermans et al., 2017)
@@ -81,7 +81,7 @@ def batch_hard_triplet(
 def reid_loss(
     pooled: Float[Tensor, 'B C'],  # the feature that the triplet sees
     logits: Float[Tensor, 'B identities'],  # from the classifier
-    ids: Int64[Tensor, 'B'],  # class of the identity
+    ids: Int64[Tensor, ' B'],  # class of the identity
     margin: float = 0.3,  # of the triplet; the paper gives none, 0.3 is usual
     smoothing: float = 0.0,  # label smoothing of the cross-entropy, 0 to 1
 ) -> tuple[Float[Tensor, ''], Float[Tensor, '']]:  # their sum is L_reid
@@ -100,8 +100,8 @@ BranchOutput = tuple[  # what one branch says of a batch
 def base_loss(
     shared: BranchOutput,  # pooled, logits, and those of the confusers; no confusers: no C
     specific: BranchOutput,  # pooled, logits, and those of the discriminators; likewise D
-    ids: Int64[Tensor, 'B'],  # class of the identity
-    modality: Int64[Tensor, 'B'],  # 0 visible, 1 infrared
+    ids: Int64[Tensor, ' B'],  # class of the identity
+    modality: Int64[Tensor, ' B'],  # 0 visible, 1 infrared
     margin: float = 0.3,  # of the triplets
     smoothing: float = 0.0,  # label smoothing of the cross-entropies
 ) -> dict[str, Float[Tensor, '']]:  # by name; their sum is L_b

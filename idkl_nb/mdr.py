@@ -32,7 +32,7 @@ def mdr_loss(
 # %% ../nbs/10_mdr.ipynb #861773ee
 def order_by_features(
     features: Float[Tensor, 'B C'],
-) -> Int[Tensor, 'B']:  # rows of the batch
+) -> Int[Tensor, ' B']:  # rows of the batch
     "An order that does not depend on the order of the batch"
     weights = torch.arange(1, features.shape[1] + 1, device=features.device).sqrt()  # (C,)
     return (features * weights).sum(1).argsort()
@@ -41,9 +41,9 @@ def order_by_features(
 @typed
 def pair_modalities(
     features: Float[Tensor, 'B C'],
-    ids: Int[Tensor, 'B'],
-    modality: Int[Tensor, 'B'],  # `VISIBLE` or `INFRARED`, in any order
-) -> tuple[Int[Tensor, 'N'], Int[Tensor, 'N']]:  # rows of visible and of infrared images, N = B/2
+    ids: Int[Tensor, ' B'],
+    modality: Int[Tensor, ' B'],  # `VISIBLE` or `INFRARED`, in any order
+) -> tuple[Int[Tensor, ' N'], Int[Tensor, ' N']]:  # rows of visible and of infrared images, N = B/2
     """Pair each person's visible with the infrared images so that the total distance is least
 
     Row i of both shows the same person. The work is done on the host, which has to wait for the

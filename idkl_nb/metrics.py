@@ -23,7 +23,7 @@ class RetrievalScores:
     "Scores of a set of queries, all as shares between 0 and 1"
 
     # share of queries with a right image among the first 1, 2, ..., R; on the CPU
-    cmc: Float64[Tensor, 'R'] = field(repr=False)
+    cmc: Float64[Tensor, ' R'] = field(repr=False)
     mAP: float  # mean average precision
     mINP: float  # mean inverse negative penalty (Ye et al., TPAMI 2022)
     valid: int  # queries that have a right image in the gallery; the means are over these
@@ -48,7 +48,7 @@ class RetrievalScores:
 @typed
 def score_rankings(
     right: Bool[Tensor, 'Q G'],  # is the image at each rank right? Each row needs one that is
-) -> tuple[Int[Tensor, 'Q'], Float64[Tensor, 'Q'], Float64[Tensor, 'Q']]:
+) -> tuple[Int[Tensor, ' Q'], Float64[Tensor, ' Q'], Float64[Tensor, ' Q']]:
     "Of each query the rank of its first right image, average precision, inverse negative penalty"
     ranks = torch.arange(1, right.shape[1] + 1, device=right.device).double()  # (G,)
     number = right.sum(dim=1)  # (Q,) right images
@@ -65,8 +65,8 @@ def score_rankings(
 # %% ../nbs/02_metrics.ipynb #6a27be05
 def average_scores(
     first: Tensor,  # (valid,) rank of the first right image of each scored query
-    ap: Float64[Tensor, 'valid'],
-    inp: Float64[Tensor, 'valid'],
+    ap: Float64[Tensor, ' valid'],
+    inp: Float64[Tensor, ' valid'],
     ranks: int,  # R, the length of the CMC
     queries: int,  # with those that can't be scored
 ) -> RetrievalScores:
@@ -79,8 +79,8 @@ def average_scores(
 @typed
 def rank_and_score(
     distances: Float[Tensor, 'Q G'],  # smaller is more alike
-    query_ids: Int[Tensor, 'Q'],
-    gallery_ids: Int[Tensor, 'G'],
+    query_ids: Int[Tensor, ' Q'],
+    gallery_ids: Int[Tensor, ' G'],
     ignore: Bool[Tensor, 'Q G'] | None = None,  # pairs to leave out, as the camera rule says
     unique_ids: bool = False,  # CMC counts each identity once; mAP and mINP never do
 ) -> RetrievalScores:
@@ -142,8 +142,8 @@ def _why_nothing_is_right(query_ids, gallery_ids) -> str:
 @typed
 def retrieval_scores(
     distances: Table,  # (Q, G) numbers, smaller is more alike
-    query_ids: Integer[Tensor, 'Q'] | Integer[np.ndarray, 'Q'],
-    gallery_ids: Integer[Tensor, 'G'] | Integer[np.ndarray, 'G'],
+    query_ids: Integer[Tensor, ' Q'] | Integer[np.ndarray, ' Q'],
+    gallery_ids: Integer[Tensor, ' G'] | Integer[np.ndarray, ' G'],
     ignore: Table | None = None,  # (Q, G) bool: pairs to leave out, as the camera rule says
     unique_ids: bool = False,  # CMC counts each identity once, as the SYSU-MM01 tools do
     chunk: int | None = None,  # queries at a time, which bounds the memory; None: it chooses

@@ -72,7 +72,7 @@ NO_LABEL = torch.iinfo(torch.int64).min  # that nobody has
 @typed
 def cross_entropy(
     logits: Float[Tensor, 'B classes'],
-    labels: Int64[Tensor, 'B'],  # from 0 to classes - 1
+    labels: Int64[Tensor, ' B'],  # from 0 to classes - 1
     smoothing: float = 0.0,  # label smoothing, 0 to 1
 ) -> Float[Tensor, '']:  # mean over the images
     "Cross-entropy in float32. No label is left out of the mean, as PyTorch leaves out -100"
@@ -82,7 +82,7 @@ def cross_entropy(
 @typed
 def modality_loss(
     logits: list[Float[Tensor, 'B 2']],  # of each classifier
-    modality: Int64[Tensor, 'B'],  # `VISIBLE` = 0 or `INFRARED` = 1
+    modality: Int64[Tensor, ' B'],  # `VISIBLE` = 0 or `INFRARED` = 1
 ) -> Float[Tensor, '']:
     "Cross-entropy of the modality, averaged over images, summed over classifiers (Eq. 2-4)"
     return sum(cross_entropy(z, modality) for z in logits)

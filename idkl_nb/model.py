@@ -285,8 +285,8 @@ class IDKLObjective:
     def __call__(
         self,
         features: Features,  # of a batch
-        ids: Int64[Tensor, 'B'],  # class of the identity, from 0
-        modality: Int64[Tensor, 'B'],  # 0 visible, 1 infrared, as many of one as of the other
+        ids: Int64[Tensor, ' B'],  # class of the identity, from 0
+        modality: Int64[Tensor, ' B'],  # 0 visible, 1 infrared, as many of one as of the other
     ) -> Losses:
         "The losses of a batch. Raises ValueError when it is empty"
         if len(ids) == 0:

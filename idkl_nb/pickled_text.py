@@ -56,7 +56,7 @@ def pickled_texts(
 
 def read_objects(
     member,  # an open .npy file of Python objects
-) -> Shaped[np.ndarray, 'N']:  # str
+) -> Shaped[np.ndarray, ' N']:  # str
     "An array of objects that are all text. Raises DataError for any other"
     version = np.lib.format.read_magic(member)
     if version == (1, 0):

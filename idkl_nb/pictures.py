@@ -95,7 +95,7 @@ def loss_curves(
 class Ranked(NamedTuple):
     "The nearest gallery images of some queries"
 
-    queries: Int[np.ndarray, 'q']  # rows of the query table
+    queries: Int[np.ndarray, ' q']  # rows of the query table
     gallery: Int[
         np.ndarray, 'q k'
     ]  # rows of the gallery table, nearest first; -1: none that counts

@@ -146,7 +146,7 @@ class InformationPurifier(nn.Module):
 @typed
 def entropy(
     logits: Float[Tensor, 'B C'],  # finite
-) -> Float[Tensor, 'B']:  # in nats, from 0 to log C; float32 for half-precision logits
+) -> Float[Tensor, ' B']:  # in nats, from 0 to log C; float32 for half-precision logits
     "Entropy of the softmax of each row"
     log_p = full_precision(logits).log_softmax(1)  # (B, C)
     return -(log_p.exp() * log_p).sum(1)
@@ -172,10 +172,10 @@ def _first_of(
 @typed
 def centre_distances(
     features: Float[Tensor, 'B C'],
-    ids: Int[Tensor, 'B'],
-    modality: Int[Tensor, 'B'],  # 0 visible, 1 infrared
+    ids: Int[Tensor, ' B'],
+    modality: Int[Tensor, ' B'],  # 0 visible, 1 infrared
     eps: float = 1e-12,  # smaller squares are raised to this before the root, and get no gradient
-) -> Float[Tensor, 'B']:  # NaN for an identity with one modality only
+) -> Float[Tensor, ' B']:  # NaN for an identity with one modality only
     "Distance between visible and infrared centre of each image's identity (in Eq. 11)"
     x = full_precision(features)
     first = _first_of(ids)  # (B,)
@@ -194,8 +194,8 @@ def centre_distances(
 def reducing_loss(
     reduced: Float[Tensor, 'B C'],  # pooled m_r * IN(F_sp)
     normalised: Float[Tensor, 'B C'],  # pooled IN(F_sp)
-    ids: Int[Tensor, 'B'],
-    modality: Int[Tensor, 'B'],  # 0 visible, 1 infrared
+    ids: Int[Tensor, ' B'],
+    modality: Int[Tensor, ' B'],  # 0 visible, 1 infrared
 ) -> Float[Tensor, '']:  # > 0, mean over identities; log 2 where the mask changes nothing
     "Softplus of the change in the distance between modality centres (Eq. 11)"
     after = centre_distances(reduced, ids, modality)  # (B,)
@@ -212,8 +212,8 @@ def purifier_loss(
     logits: Float[Tensor, 'B identities'],  # C_sp(f_sp)
     logits_enhanced: Float[Tensor, 'B identities'],  # C_sp(f_sp^{d+}), of the same classifier
     logits_purified: Float[Tensor, 'B identities'],  # of the purified feature
-    ids: Int64[Tensor, 'B'],  # class of the identity
-    modality: Int64[Tensor, 'B'],  # 0 visible, 1 infrared
+    ids: Int64[Tensor, ' B'],  # class of the identity
+    modality: Int64[Tensor, ' B'],  # 0 visible, 1 infrared
     margin: float = 0.3,  # of the triplet
     smoothing: float = 0.0,  # label smoothing of the cross-entropy
 ) -> dict[str, Float[Tensor, '']]:  # by name; their sum is L_ip

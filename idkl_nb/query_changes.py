@@ -47,7 +47,7 @@ def without_zeros(
 
 def in_worlds(
     X: csr_array,  # (r, n)
-    world: Int[np.ndarray, 'r'],
+    world: Int[np.ndarray, ' r'],
     worlds: int,
 ) -> csr_array:  # (r, worlds*n)
     "Move the columns of each row into its world"
@@ -92,7 +92,7 @@ def may_change(
     base: Sets,  # of the gallery by itself, and a point more
     r: csr_array,  # (b*n, n) changes of R
     h: csr_array,  # (b*n, n) changes of H
-) -> Int[np.ndarray, 'candidates']:
+) -> Int[np.ndarray, ' candidates']:
     "Points of the worlds with another R, or with a member that has another H"
     n = r.shape[1]
     moved = np.flatnonzero(np.diff(h.indptr))
@@ -107,7 +107,7 @@ def changed_sets(
     base: Sets,  # of the gallery by itself, and a point more
     r: csr_array,  # (b*n, n) changes of R
     h: csr_array,  # (b*n, n) changes of H
-) -> tuple[Int[np.ndarray, 'c'], csr_array]:  # points of the worlds, and their sets (c, n) as ones
+) -> tuple[Int[np.ndarray, ' c'], csr_array]:  # points of the worlds, and their sets (c, n) as ones
     "Expand the sets that a query changes"
     n = r.shape[1]
     b = r.shape[0] // n
@@ -137,7 +137,7 @@ def member_distances(
     base: Encodings,  # of the gallery by itself, and a point more
     gallery: Float[Tensor, 'G C'],
     d: Float[np.ndarray, 'b G'],  # squared distances of the queries
-    owners: Int[np.ndarray, 'c'],  # points of the worlds
+    owners: Int[np.ndarray, ' c'],  # points of the worlds
     sets: csr_array,  # (c, n) their sets
     chunk: int,  # pairs of points at a time
 ) -> csr_array:  # (c, n) squared; -1 for 0
@@ -166,7 +166,7 @@ def changed_encodings(
     base: Encodings,  # of the gallery by itself, and a point more
     gallery: Float[Tensor, 'G C'],
     d: Float[np.ndarray, 'b G'],  # squared distances of the queries
-    owners: Int[np.ndarray, 'c'],  # points of the worlds whose set is another
+    owners: Int[np.ndarray, ' c'],  # points of the worlds whose set is another
     sets: csr_array,  # (c, n) these sets
     chunk: int,  # pairs of points at a time
 ) -> csr_array:  # (b*n, n) what is to be added to the gallery's encodings

@@ -26,11 +26,11 @@ class Records:
     "Images of a dataset, one row an image: where the file is, who is on it, who took it"
 
     root: Path  # folder of the dataset
-    path: Shaped[np.ndarray, 'N']  # str, relative to `root`, with forward slashes
-    identity: Int[np.ndarray, 'N']  # the dataset's own numbers
-    camera: Int[np.ndarray, 'N']  # from 1
-    modality: Int[np.ndarray, 'N']  # `VISIBLE` = 0 or `INFRARED` = 1
-    split: Shaped[np.ndarray, 'N']  # str, 'train', 'val' or 'test'
+    path: Shaped[np.ndarray, ' N']  # str, relative to `root`, with forward slashes
+    identity: Int[np.ndarray, ' N']  # the dataset's own numbers
+    camera: Int[np.ndarray, ' N']  # from 1
+    modality: Int[np.ndarray, ' N']  # `VISIBLE` = 0 or `INFRARED` = 1
+    split: Shaped[np.ndarray, ' N']  # str, 'train', 'val' or 'test'
 
     def __post_init__(self):
         others = np.setdiff1d(self.modality, (VISIBLE, INFRARED))

@@ -31,7 +31,7 @@ class Slots(NamedTuple):
 
     weight: Float[np.ndarray, 'b S']  # filled up with zeros
     point: Int[np.ndarray, 'b S']  # whose weight it is
-    slot_of: Int[np.ndarray, 'b*n']  # of each point of each world; -1: the query doesn't name it
+    slot_of: Int[np.ndarray, ' b*n']  # of each point of each world; -1: the query doesn't name it
 
     def select(
         self,

@@ -187,7 +187,7 @@ class Session:
     def after_step(
         self,
         lr: float,  # that the step was made with
-        values: Float[Tensor, 'columns'],  # of the step, as the trainer gives them
+        values: Float[Tensor, ' columns'],  # of the step, as the trainer gives them
     ) -> Due:
         "Count a step, and say what is due after it"
         self.log_file.note(self.step, self.plan.epoch(self.step), lr, values)

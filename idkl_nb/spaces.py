@@ -32,9 +32,9 @@ from .records import Records
 class Pairs(NamedTuple):
     "Pairs of images"
 
-    distances: Float[np.ndarray, 'M']
-    same: Bool[np.ndarray, 'M']  # one person
-    across: Bool[np.ndarray, 'M']  # two modalities
+    distances: Float[np.ndarray, ' M']
+    same: Bool[np.ndarray, ' M']  # one person
+    across: Bool[np.ndarray, ' M']  # two modalities
 
 
 def pairs(
@@ -128,8 +128,8 @@ def _scatter(ax, xy, identity: int, modality: int, colour, numbered: bool, label
 @picture
 def embedding_map(
     points: dict[str, np.ndarray],  # by title: (N, 2), from `projection`
-    identity: Int[np.ndarray, 'N'],
-    modality: Int[np.ndarray, 'N'],  # VISIBLE or INFRARED
+    identity: Int[np.ndarray, ' N'],
+    modality: Int[np.ndarray, ' N'],  # VISIBLE or INFRARED
     numbered: bool = True,  # write each identity's number where its images of a modality are
 ) -> Figure:
     """Images as points: a circle is visible, a triangle infrared (Figure 6 of the paper)

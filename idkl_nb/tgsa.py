@@ -44,14 +44,14 @@ def affinity(
 def kl_rows(
     log_p: Float[Tensor, 'N M'],  # logarithms of probabilities, finite
     log_q: Float[Tensor, 'N M'],
-) -> Float[Tensor, 'N']:  # at least 0 up to rounding
+) -> Float[Tensor, ' N']:  # at least 0 up to rounding
     "KL(P, Q) = sum of P log(P/Q) of every row"
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 # %% ../nbs/08_tgsa.ipynb #1b4a0cb0
 @typed
 def reduce_rows(
-    rows: Float[Tensor, 'N'],
+    rows: Float[Tensor, ' N'],
     reduction: Literal['sum', 'mean'],  # the paper writes the sum; the mean divides it by N
 ) -> Float[Tensor, '']:
     "Sum or mean of one number a row"
@@ -61,7 +61,7 @@ def reduce_rows(
 def tgsa_rows(
     a: Float[Tensor, 'N C'],
     b: Float[Tensor, 'N C'],  # row i belongs to row i of `a`
-) -> Float[Tensor, 'N']:
+) -> Float[Tensor, ' N']:
     "The three divergences of every row (Eq. 16 before its sums)"
     aa = log_affinity(a, a)  # (N, N)
     ab = log_affinity(a, b)  # (N, N)
@@ -84,7 +84,7 @@ def distillation_loss(
     *,  # by name, since an exchange would be seen by nobody
     shared: Float[Tensor, 'B C'],  # features of the shared branch
     specific: Float[Tensor, 'B C'],  # of the specific branch for the same images, `a` of Eq. 16
-    modality: Int[Tensor, 'B'],  # `VISIBLE` or `INFRARED`, half of each, in any order
+    modality: Int[Tensor, ' B'],  # `VISIBLE` or `INFRARED`, half of each, in any order
     reduction: Literal['sum', 'mean'] = 'sum',  # over the B rows; the paper writes the sum
 ) -> Float[Tensor, '']:  # float32 for half precision
     "TGSA from the specific to the shared branch within each modality (Eq. 17)"

@@ -123,7 +123,7 @@ class Trainer:
         batches: list,  # of (`Batch`, generator): as many as `accumulate` says
         lr: float,  # learning rate
         align: bool = True,  # whether the terms of `ALIGNMENT` count already
-    ) -> Float[Tensor, 'columns']:  # mean losses by name, see `columns`; on the device
+    ) -> Float[Tensor, ' columns']:  # mean losses by name, see `columns`; on the device
         "One step of training"
         for group in self.optimiser.param_groups:
             group['lr'] = lr

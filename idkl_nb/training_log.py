@@ -79,7 +79,7 @@ class TrainingLog:
         step: int,
         epoch: float,
         lr: float,
-        values: Float[Tensor, 'columns'],
+        values: Float[Tensor, ' columns'],
     ):
         "Remember the losses of a step; nobody waits for them"
         self.rows.append((step, epoch, lr, values))

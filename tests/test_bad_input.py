@@ -1,4 +1,6 @@
-"What people hand over by mistake: a table of cases with the message that each gets, names that must work, and readers fuzzed for a bounded time."
+"""What people hand over by mistake: a table of cases with the message that each gets.
+
+Names that must work, and readers fuzzed for a bounded time, stand below it."""
 
 import contextlib
 import dataclasses
@@ -186,7 +188,7 @@ class Bench:
 
     @functools.cached_property
     def seen(self):
-        "The dataset of that run with another list of people to test on, one of whom it was trained on"
+        "The dataset of that run; of the people to test on it was trained on one"
         fit(
             small,
             self.train,
@@ -216,7 +218,7 @@ def said(main, *words):
 
 
 def saved(bench, **columns):
-    "The features of the test images in a file, in folders as LLCM has them, with the same number in some columns"
+    "Test features in a file, in LLCM's folders, with the same number in some columns"
     file = bench.new('features.npz')
     folders = np.array(['vis', 'nir'])[bench.test.modality]
     columns = {name: np.full(len(bench.test), value) for name, value in columns.items()}
@@ -1610,7 +1612,8 @@ area(
             b.new('run'),
         ),
         SystemExit,
-        'code 2: .*could not be scored after the training: .*rand_perm_cam.mat: the file of gallery draws is missing',
+        'code 2: .*could not be scored after the training: '
+        '.*rand_perm_cam.mat: the file of gallery draws is missing',
     ),
     (
         'idkl-train, resuming without a name',

@@ -1,4 +1,4 @@
-"""What `pip install idkl_nb` brings: the right files, the commands, and nothing that only the notebooks need."""
+"What `pip install idkl_nb` brings: the files, the commands, nothing that only notebooks need"
 
 import ast
 import os
@@ -72,7 +72,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def installed(built, tmp_path_factory):
-    "The wheel in a folder, beside links to its runtime requirements and theirs; the environment of a Python that sees nothing else"
+    "The wheel beside links to its requirements; the environment of a Python that sees nothing else"
     folder, needed = tmp_path_factory.mktemp('installed'), tmp_path_factory.mktemp('needed')
     subprocess.run(
         [

@@ -267,8 +267,7 @@ def test_a_run_tells_nothing_about_the_machine(tmp_path):
 
 
 def test_the_card_says_what_it_is_for(tmp_path):
-    from idkl_nb.cards import USE
-    from idkl_nb.cards import TERMS
+    from idkl_nb.cards import TERMS, USE
 
     for words in (
         'education and research',

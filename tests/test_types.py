@@ -98,12 +98,12 @@ def test_a_worker_checks_and_says_so(context):
 
 
 @typed
-def inner(a: Float[Tensor, 'N']) -> Float[Tensor, 'N']:
+def inner(a: Float[Tensor, ' N']) -> Float[Tensor, ' N']:
     return a
 
 
 @typed
-def outer(a: Float[Tensor, 'N'], share: float = 1.0) -> Float[Tensor, 'N']:
+def outer(a: Float[Tensor, ' N'], share: float = 1.0) -> Float[Tensor, ' N']:
     inner('no tensor')  # a mistake of this function, not of its caller
     return a * share
 
@@ -127,7 +127,7 @@ def test_a_whole_number_may_stand_where_a_fraction_is_meant():
 
 def test_a_result_is_checked_too():
     @typed
-    def wrong(a: Float[Tensor, 'N']) -> Float[Tensor, '']:
+    def wrong(a: Float[Tensor, ' N']) -> Float[Tensor, '']:
         return a
 
     with pytest.raises(TypeCheckError, match='return'):
