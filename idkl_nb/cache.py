@@ -54,6 +54,7 @@ class ImageCache:
                 f'{folder}: no whole image cache of format {CACHE_FORMAT} with {len(records)} '
                 f'images; its cache.json says {description}. Make it with build_cache'
             )
+
         self.height = description.get('height')
         self.width = description.get('width')
         # paths of images that another one stands in for
@@ -101,6 +102,7 @@ class ImageCache:
             raise ValueError(
                 f'the images are in {records.root}, the cache was made from {self.records.root}'
             )
+
         row_of = {path: row for row, path in enumerate(self.records.path.tolist())}
         missing = [path for path in records.path.tolist() if path not in row_of]
         if missing:

@@ -71,6 +71,7 @@ def check_image(
         if size > 4 * MAX_PIXELS:
             return ImageFacts('huge image', f'{size:,} bytes')
         return _read_header(file) if quick else _decode(file.read_bytes())
+
     except Image.DecompressionBombError:
         return ImageFacts('huge image', f'more than {MAX_PIXELS:,} pixels')
     except UnidentifiedImageError:

@@ -82,10 +82,12 @@ def check_columns(
                 f'{name} is {column.dtype} of shape {column.shape}; '
                 f'expected {expected}, one for each of {N} features'
             )
+
     for name, allowed in dict(modality=(0, 1), split=SPLITS).items():
         wrong = columns[name][~np.isin(columns[name], allowed)]
         if len(wrong):
             raise DataError(f'{name} {wrong[0]!s:.40} occurs; expected one of {allowed}')
+
     for path in columns['path'].tolist():
         if not is_relative(path):
             raise DataError(
@@ -208,6 +210,7 @@ def check_keys(
         raise DataError(
             f'keys that are missing: {sorted(missing)}; keys that do not belong here: {unknown}'
         )
+
     misspelt = [key for key in unknown if difflib.get_close_matches(key.lower(), ['split'])]
     if misspelt and 'split' not in arrays:
         raise DataError(

@@ -28,6 +28,7 @@ def existing_folder(
         raise DataError(
             f"{folder!s:.300}: can't be looked at ({error!s:.300}). Expected {expected}"
         ) from error
+
     if not is_folder:
         raise DataError(f'{folder}: no such folder. Expected {expected}')
     return folder

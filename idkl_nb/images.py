@@ -162,6 +162,7 @@ def train_transform(
     "What an image goes through in training; crops are shifted by `shift` pixels at most"
     if shift is not None and shift < 0:
         raise ValueError(f'shift = {shift}: expected 0 or more pixels')
+
     resize = resize_transform(height, width)
     return v2.Compose(
         [

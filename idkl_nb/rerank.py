@@ -54,6 +54,7 @@ def check_features(
             'features must be of one floating type and on one device, got '
             f'{query.dtype} on {query.device} and {gallery.dtype} on {gallery.device}'
         )
+
     for name, features in dict(query=query, gallery=gallery).items():
         wrong = ~torch.isfinite(features).all(1)
         if wrong.any():

@@ -19,6 +19,7 @@ def cores_of_one_group(
     both = root / group / 'cpu.max'  # version 2: both numbers in one file
     quota = root / 'cpu' / group / 'cpu.cfs_quota_us'  # version 1
     period = root / 'cpu' / group / 'cpu.cfs_period_us'
+
     try:
         if both.is_file():
             words = both.read_text().split()

@@ -30,6 +30,7 @@ def _goal(
         root = Path(root).expanduser()
     except RuntimeError as error:
         raise DataError(f'{root}: {error}. Name a folder to make the dataset in') from error
+
     if not images:
         raise DataError(f'{root}: no image to draw; each identity needs at least 1')
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
