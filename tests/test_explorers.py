@@ -288,8 +288,10 @@ def test_purifier_explorer(models, pairs):
     assert f' and {made.mask_r[2, 9]:.3f} (visible' in explorer.words.value
     drawn = explorer.render()[0].axes[0].images  # two rows of an image and five maps
     assert len(drawn) == 12
-    assert drawn[8].get_array() == pytest.approx(made.normalised[2, 9].numpy(), abs=1e-4)
-    assert drawn[11].get_array() == pytest.approx(made.purified[2, 9].numpy(), abs=1e-4)
+    assert np.asarray(drawn[8].get_array()) == pytest.approx(
+        made.normalised[2, 9].numpy(), abs=1e-4
+    )
+    assert np.asarray(drawn[11].get_array()) == pytest.approx(made.purified[2, 9].numpy(), abs=1e-4)
     assert len({image.get_clim() for image in (*drawn[1:6], *drawn[7:])}) == 1  # one scale
 
 

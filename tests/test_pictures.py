@@ -306,7 +306,7 @@ def test_an_embedding_map_has_a_point_for_each_image(sysu):
     figure = embedding_map({'a': xy}, sysu.identity, sysu.modality)
     assert words(figure) == [str(n) for n in np.unique(sysu.identity) for _ in 'vi']
     drawn = np.concatenate([c.get_offsets() for c in figure.axes[0].collections])
-    assert drawn[np.lexsort(drawn.T)] == pytest.approx(xy[np.lexsort(xy.T)])
+    assert np.asarray(drawn[np.lexsort(drawn.T)]) == pytest.approx(xy[np.lexsort(xy.T)])
     figure = embedding_map({'a': xy}, sysu.identity, sysu.modality, numbered=False)
     assert words(figure) == []
 
@@ -317,7 +317,7 @@ def test_affinity_maps_share_a_scale_and_part_the_groups():
     figure = affinity_maps(matrices, np.repeat(range(62, 68), 4))
     first = figure.axes[0]
     assert len(figure.axes) == 4
-    assert figure.axes[1].images[0].get_array() == pytest.approx(matrices['b'].numpy())
+    assert np.asarray(figure.axes[1].images[0].get_array()) == pytest.approx(matrices['b'].numpy())
     assert len({ax.images[0].get_clim() for ax in figure.axes[:3]}) == 1
     assert [t.get_text() for t in first.get_yticklabels()] == [str(n) for n in range(62, 68)]
     assert first.get_yticks() == pytest.approx(1.5 + 4 * np.arange(6))
@@ -382,7 +382,7 @@ def test_a_heat_map_by_hand(model, images):
     assert_close(like, by_hand, atol=1e-6, rtol=1e-4)
 
     scaled = heat_map(model, images, classes=CLASSES)
-    assert_close(scaled.amax((1, 2)), torch.ones(4))
+    assert_close(scaled.amax((1, 2)), (heat.amax((1, 2)) > 0).float())
     assert_close(scaled * heat.amax((1, 2))[:, None, None], heat, atol=1e-5, rtol=1e-4)
 
 
@@ -460,7 +460,7 @@ def test_heat_is_laid_over_the_images(images, sysu):
     heat = torch.rand(4, H, W)
     figure = heat_maps(images, {'a': heat}, names=('p', 'q', 'r', 's'))
     assert len(figure.axes[0].images) == 4 + 2 * 4
-    assert figure.axes[0].images[-1].get_array() == pytest.approx(heat[3].numpy())
+    assert np.asarray(figure.axes[0].images[-1].get_array()) == pytest.approx(heat[3].numpy())
     assert words(figure) == ['image', 'p', 'q', 'r', 's', 'a']
     with pytest.raises(ValueError, match='one value a pixel'):
         heat_maps(images, {'a': heat[:, :8]})
