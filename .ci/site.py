@@ -194,7 +194,7 @@ def directives(
 
     lines = source.splitlines()
     options = [line for line in lines if line.startswith('#|')]
-    options = [re.sub(r'^(#\| *fig-alt: *)(?!")(.*)', quoted, line) for line in options]
+    options = [re.sub(r'^(#\| *fig-(?:alt|cap): *)(?!")(.*)', quoted, line) for line in options]
     if re.search(r'^(?:class|def|@)', source, re.M):  # a formula has its code beside it
         options = [re.sub(r'^#\| *export *$', '#| exports', line) for line in options]
     return '\n'.join(options + [line for line in lines if not line.startswith('#|')])

@@ -1,6 +1,5 @@
 "Explorers: widgets that are tied to a picture, and the seven that there are."
 
-import time
 from dataclasses import replace
 from threading import Thread
 
@@ -496,22 +495,7 @@ def other(widget, n):
     return widget.value + (step if n % 2 == 0 else -step)
 
 
-def processor_time(act):
-    began = time.process_time()
-    act()
-    return time.process_time() - began
-
-
-def empty_panels():
-    figure = Figure(figsize=(6.6, 2.4), layout='constrained')
-    figure.subplots(1, 2)
-    figure._repr_png_()
-
-
-def test_all_answer_soon_and_each_handle_has_a_label(
-    models, test_records, pairs, run, logits, courses
-):
-    "Soon: within the time of eight figures without anything in them"
+def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs, run, logits, courses):
     log, config = run
     makers = {
         'the world': world_explorer,
@@ -531,13 +515,9 @@ def test_all_answer_soon_and_each_handle_has_a_label(
         handles = (*explorer.controls.values(), *explorer.buttons.values())
         assert all(widget.description for widget in handles)
 
-        empty = np.median([processor_time(empty_panels) for _ in range(3)])
-        seconds = []
-        for n in range(2):
-            for widget in explorer.controls.values():
-                value = other(widget, n)
-                seconds.append(processor_time(lambda: setattr(widget, 'value', value)))
-        assert np.median(seconds) < 8 * empty, name
+        for widget in explorer.controls.values():
+            widget.value = other(widget, 0)
+            assert 'cannot' not in explorer.words.value
         assert old.picture.value == before
         explorer.set(**explorer.start)
         assert 'cannot' not in explorer.words.value

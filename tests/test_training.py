@@ -123,7 +123,7 @@ def start(
         call = f'resume({str(folder)!r}, records, progress={progress})'
     script = f'''
         import time, json
-        from idkl_nb.datasets import read_sysu
+        from idkl_nb.readers import read_sysu
         from idkl_nb.training import TrainConfig, Trainer, fit, resume
         step = Trainer.step
         def slowly(self, *args, **kwargs):
@@ -276,7 +276,7 @@ def test_full_disk(people, untouched, tmp_path):
     values = json.dumps(config.to_dict())
     script = textwrap.dedent(f'''
         import resource, signal, json
-        from idkl_nb.datasets import read_sysu
+        from idkl_nb.readers import read_sysu
         from idkl_nb.training import TrainConfig, fit
         def limit(rows):
             if rows.index[-1] == 1:
@@ -670,7 +670,7 @@ SCRIPT = '''
 import json, os, sys
 from safetensors.torch import save_file
 from idkl_nb import training
-from idkl_nb.datasets import read_sysu
+from idkl_nb.readers import read_sysu
 root, folder, values = sys.argv[1:]
 trained = {}
 train = training.train
