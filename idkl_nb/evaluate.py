@@ -42,6 +42,7 @@ def check_images(
             f'{len(doubled)} images stand there more than once: {first_three(doubled)}. '
             'One row an image is expected; remove the others'
         )
+
     known = set(dataset.path.tolist())
     unknown = [path for path in paths if path not in known]
     if unknown:
@@ -49,6 +50,7 @@ def check_images(
             f'{len(unknown)} of {len(paths)} images are not in the dataset {dataset.root.name}: '
             f'{first_three(unknown)}. {cure}'
         )
+
     missing = sorted(set(expected) - set(paths))
     if missing:
         raise DataError(
@@ -142,6 +144,7 @@ class Evaluate:
         "Raise ValueError for options that do not fit"
         if not self.features:
             raise ValueError('--features: name at least one file')
+
         if self.draws and self.dataset != 'SYSU-MM01':
             raise ValueError(f'--draws is a choice of SYSU-MM01; leave it out for {self.protocol}')
         if self.trial and self.dataset != 'RegDB':
@@ -153,6 +156,7 @@ class Evaluate:
                 f'{len(self.features)} files: only RegDB has one model a trial; '
                 f'name one file for {self.protocol}'
             )
+
         official = self.dataset == 'SYSU-MM01' and self.draws != 'seeded'
         if official and self.root is None:
             raise ValueError(

@@ -61,7 +61,9 @@ def pair_modalities(
                 'in the batch; pairing needs as many of one as of the other'
             )
 
-        columns = linear_sum_assignment(torch.cdist(x[visible], x[infrared]))[1]
+        # a feature that is no number has no partner: the loss will say so
+        costs = torch.cdist(x[visible], x[infrared]).nan_to_num()
+        columns = linear_sum_assignment(costs)[1]
         pair = torch.stack([visible, infrared[columns]])  # (2, K)
         pairs.append(pair[:, pair[0].argsort()])  # the visible ones as in the batch
 

@@ -62,7 +62,9 @@ class Trainer:
     ):
         self.config = config
         self.accelerator = accelerator
-        self.objective = IDKLObjective(config.model)
+        # in a joined batch an identity may stand twice, and have more than K images
+        K = None if config.gather else config.K
+        self.objective = IDKLObjective(config.model, K)
         self.columns = [*self.objective.weights, 'total', 'grad_norm']  # values of a step
 
         # the network

@@ -201,3 +201,15 @@ def test_a_person_out_of_balance_is_named(change, words):
 def test_labels_that_do_not_fit_are_named(change, words):
     with pytest.raises(TypeCheckError, match=words):
         pair_modalities(*change(*batch()))
+
+
+def test_features_that_are_no_numbers_are_paired_and_make_the_loss_nan():
+    features = torch.randn(8, 5)
+    features[0] = torch.nan
+    ids, modality = torch.arange(8) // 4, torch.arange(8) % 2
+    visible, infrared = pair_modalities(features, ids, modality)
+    assert sorted([*visible.tolist(), *infrared.tolist()]) == list(range(8))
+    logits = features @ torch.randn(5, 3)
+    assert mdr_loss(
+        features[visible], features[infrared], logits[visible], logits[infrared]
+    ).isnan()
