@@ -7,11 +7,15 @@ import base64
 import io
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
+from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -32,12 +36,43 @@ def pictures(book):
     return found
 
 
+KERNELS = Path(__file__).with_name('kernels.py')
+
+
+@pytest.fixture(scope='session')
+def server(tmp_path_factory):
+    "The socket of a process that forks kernels; None where there is no fork"
+    if sys.platform != 'linux':
+        yield None
+        return
+
+    path = tmp_path_factory.mktemp('kernels') / 'socket'
+    process = subprocess.Popen([sys.executable, KERNELS, 'serve', path])
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.1)
+    yield path
+    process.kill()
+    process.wait()
+
+
+def kernel_manager(server):
+    "The class that starts a kernel: a fork of the server's process, or one of its own"
+    if server is None:
+        return AsyncKernelManager
+
+    class Forked(AsyncKernelManager):
+        def format_kernel_cmd(self, extra_arguments=None):
+            return [sys.executable, str(KERNELS), 'kernel', str(server), self.connection_file]
+
+    return Forked
+
+
 @pytest.mark.parametrize(
     'path',
     sorted(folder.rglob('[!.]*.ipynb')),
     ids=lambda path: path.relative_to(folder).as_posix(),
 )
-def test_runs_in_a_fresh_kernel(path, monkeypatch):
+def test_runs_in_a_fresh_kernel(path, server, monkeypatch):
     # as in JupyterLab: figures go into the notebook
     monkeypatch.delenv('MPLBACKEND', raising=False)
     book = nbformat.read(path, 4)
@@ -46,9 +81,9 @@ def test_runs_in_a_fresh_kernel(path, monkeypatch):
     for cell in book.cells:
         if cell.cell_type == 'code':
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(
-        book, timeout=900, resources=dict(metadata=dict(path=str(path.parent)))
-    ).execute()
+    where = dict(metadata=dict(path=str(path.parent)))
+    manager = kernel_manager(server)
+    NotebookClient(book, kernel_manager_class=manager, timeout=900, resources=where).execute()
     assert [n for n, _ in pictures(book)] == drawn, (
         'the cells with figures are others than in the notebook as it is kept'
     )
