@@ -46,12 +46,12 @@ FROM_NOTHING = TrainConfig(  # 160 steps from random weights
     erasing=0.0,
     workers=0,
 )
-WARM = replace(  # 48 steps from the packaged weights
+WARM = replace(  # 30 steps from the packaged weights
     PRESETS['embedded'],
     P=6,
     K=2,
     epochs=6,
-    batches=8,
+    batches=5,
     milestones=(4, 5),
     align_from=2,
     precision='no',
