@@ -60,8 +60,9 @@ def test_training_learns_identities_it_will_not_be_asked_about(tmp_path):
     config = replace(
         embedded,
         model=replace(embedded.model, weights=None),
+        K=2,
         epochs=6,
-        batches=25,
+        batches=20,
         milestones=(5,),
         align_from=2,
     )
