@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .batches import PKSampler
 from .cache import CachedImages
-from .caches import build_cache
+from .cache_building import build_cache
 from .checkpoints import Checkpoints
 from .common import make_folder, write_bytes
 from .config import TrainConfig

@@ -29,7 +29,7 @@ from torch import nn
 from idkl_nb.augmentation import BatchAugment, normalise
 from idkl_nb.backbone import GeM
 from idkl_nb.batches import PKSampler, eval_loader, train_loader
-from idkl_nb.caches import build_cache
+from idkl_nb.cache_building import build_cache
 from idkl_nb.check import check, check_main
 from idkl_nb.checkpoints import (
     CheckpointError,

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import TypeCheckError
 from PIL import Image
 
-from idkl_nb import caches as module
+from idkl_nb import cache_building as module
 from idkl_nb.augmentation import BatchAugment, normalise, step_generator
 from idkl_nb.batches import eval_loader, train_loader
 from idkl_nb.cache import CachedImages, ImageCache, cached_eval_loader, cached_train_loader
-from idkl_nb.caches import build_cache, cache_bytes, fingerprint
+from idkl_nb.cache_building import build_cache, cache_bytes, fingerprint
 from idkl_nb.common import DataError
 from idkl_nb.images import Images, eval_transform, read_image, resize_transform
 from idkl_nb.readers import read_sysu

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from idkl_nb.augmentation import normalise
-from idkl_nb.caches import build_cache
+from idkl_nb.cache_building import build_cache
 from idkl_nb.check import check
 from idkl_nb.check_images import check_image
 from idkl_nb.common import INFRARED, DataError

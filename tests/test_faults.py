@@ -26,7 +26,7 @@ from test_training import config, same, start, wait_for, weights
 
 from idkl_nb import common
 from idkl_nb.batches import train_loader
-from idkl_nb.caches import build_cache, cache_bytes
+from idkl_nb.cache_building import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.common import VISIBLE, DataError, open_unfinished
 from idkl_nb.feature_files import load_features, save_features

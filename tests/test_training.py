@@ -28,7 +28,7 @@ from idkl_nb import backbone, session, training
 from idkl_nb.augmentation import step_generator
 from idkl_nb.batches import PKSampler
 from idkl_nb.cache import CachedImages
-from idkl_nb.caches import build_cache
+from idkl_nb.cache_building import build_cache
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
 from idkl_nb.common import VISIBLE
 from idkl_nb.config import PRESETS, TrainConfig

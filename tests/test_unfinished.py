@@ -8,7 +8,7 @@ import pytest
 
 from idkl_nb import common, writers
 from idkl_nb.cache import ImageCache
-from idkl_nb.caches import build_cache
+from idkl_nb.cache_building import build_cache
 from idkl_nb.common import open_unfinished, remove_abandoned, write_whole
 from idkl_nb.readers import read_regdb
 from idkl_nb.world import World
@@ -63,13 +63,13 @@ def write_file(folder, name, text):
 
 def write_cache(records, folder):
     def work(stop):
-        from idkl_nb import caches
+        from idkl_nb import cache_building
 
         def copy(array):
             stop()
             return array.copy()
 
-        caches.np.ascontiguousarray = copy
+        cache_building.np.ascontiguousarray = copy
         build_cache(records, 32, 16, folder, progress=False)
 
     return work
