@@ -36,7 +36,7 @@ class TrainConfig:
     batches: int | None = None  # in an epoch; None: enough to see every image once on average
     lr: float = 3e-5  # Adam's learning rate
     milestones: tuple[int, ...] = (60, 100)  # epochs from which the rate is multiplied by `decay`
-    decay: float = 0.1
+    decay: float = 0.1  # factor of the learning rate at each of them
     align_from: float = 0.0  # epoch from which L_tgsa, L_csa and L_mdr count; not in the paper
     warmup: float = 0.0  # epochs in which the rate rises from near 0; not in the paper
     weight_decay: float = 0.0  # not in the paper
