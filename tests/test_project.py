@@ -72,6 +72,11 @@ def test_notebooks_are_clean(copy):
 
 
 @pytest.mark.parametrize('name', pages)
+def test_no_cell_is_empty(name):
+    assert all(source(cell).strip() for cell in pages[name])
+
+
+@pytest.mark.parametrize('name', pages)
 def test_running_a_notebook_writes_no_module(name):
     """A broken cell that was saved in one chapter must not reach the package by running another
 
