@@ -32,6 +32,19 @@ def test_misfits_are_named(logits, call, words):
         call(*logits)
 
 
+def test_the_divergence_is_that_of_the_shared_from_the_specific_predictions(logits):
+    "KL(Z_sh, Z_sp), and not the other way round; torch's `kl_div` takes the second first"
+    shared, specific = [z.double().log_softmax(1) for z in logits]
+    expected = torch.nn.functional.kl_div(specific, shared, reduction='sum', log_target=True)
+    assert_close(csa_loss(*logits).double(), expected)
+    assert_close(csa_loss(*logits, 'mean').double(), expected / 24)
+
+    # one half, one half from nine tenths, one tenth
+    p, q = torch.tensor([[[0.5, 0.5]], [[0.9, 0.1]]]).log()
+    assert csa_loss(p, q).item() == pytest.approx(0.5108, abs=1e-4)
+    assert csa_loss(q, p).item() == pytest.approx(0.3681, abs=1e-4)
+
+
 def test_gradient_is_that_of_finite_differences():
     x, y = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True).unbind()
     assert gradcheck(csa_loss, (x, y))

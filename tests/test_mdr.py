@@ -9,6 +9,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from idkl_nb.mdr import mdr_loss, pair_modalities
+from idkl_nb.tgsa import tgsa_loss
 
 DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
 HALVES = [torch.float16, torch.bfloat16]
@@ -52,6 +53,15 @@ def inputs():
 def test_misfits_are_named(inputs, call, words):
     with pytest.raises(TypeCheckError, match=words):
         call(*inputs)
+
+
+def test_the_loss_is_alignment_of_features_and_divergence_of_predictions(inputs):
+    "Eq. 20: the visible images come first in both; torch's `kl_div` takes the second first"
+    v, i, zv, zi = inputs
+    visible, infrared = zv.log_softmax(1), zi.log_softmax(1)
+    predictions = torch.nn.functional.kl_div(infrared, visible, reduction='sum', log_target=True)
+    assert_close(mdr_loss(*inputs), tgsa_loss(v, i) + predictions)
+    assert_close(mdr_loss(*inputs, 'mean'), mdr_loss(*inputs) / 12)
 
 
 def test_gradient_is_that_of_finite_differences():

@@ -1,5 +1,7 @@
 "Graph alignment: shapes that do not fit, precision, devices and gradients."
 
+import math
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -31,6 +33,41 @@ def branches():
     torch.manual_seed(0)
     shared, specific = torch.randn(2, 24, 8).unbind()
     return dict(shared=shared, specific=specific, modality=torch.arange(24) % 2)
+
+
+def rows_of_affinity(a, b):
+    "Eq. 15 in plain numbers: the softmax of the distances from each row to all rows"
+    for x in a.tolist():
+        weights = [math.exp(math.dist(x, y)) for y in b.tolist()]
+        yield [weight / sum(weights) for weight in weights]
+
+
+def divergence(P, Q):
+    "Sum of p log(p/q) over all rows"
+    pairs = ((p, q) for row, other in zip(P, Q, strict=True) for p, q in zip(row, other))
+    return sum(p * math.log(p / q) for p, q in pairs)
+
+
+def triplet_of_graphs(a, b):
+    "Eq. 16 in plain numbers; the order of each pair counts"
+    aa, ab, bb = [list(rows_of_affinity(*pair)) for pair in ((a, a), (a, b), (b, b))]
+    return divergence(aa, bb) + divergence(aa, ab) + divergence(ab, bb)
+
+
+def test_the_loss_is_that_of_plain_numbers(groups):
+    a, b = [x.double() for x in groups]
+    assert tgsa_loss(a, b).item() == pytest.approx(triplet_of_graphs(a, b), rel=1e-6)
+    assert tgsa_loss(a, b, 'mean').item() == pytest.approx(tgsa_loss(a, b).item() / 12)
+    assert abs(triplet_of_graphs(a, b) - triplet_of_graphs(b, a)) > 1e-3
+
+
+def test_the_specific_branch_comes_first_within_each_modality(branches):
+    "Eq. 17: a is the specific, b the shared branch; visible and infrared images stay apart"
+    shared, specific = branches['shared'].double(), branches['specific'].double()
+    halves = [branches['modality'] == modality for modality in (0, 1)]
+    expected = sum(triplet_of_graphs(specific[half], shared[half]) for half in halves)
+    loss = distillation_loss(shared=shared, specific=specific, modality=branches['modality'])
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_affinity_that_is_rounded_to_zero_has_a_finite_logarithm(groups):
