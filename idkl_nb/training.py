@@ -52,7 +52,12 @@ ALIGNMENT = ('tgsa', 'csa', 'mdr')  # terms that need features which are worth a
 
 
 class Trainer:
-    "A training between two steps: all that the next step depends on, and the step itself"
+    """A training between two steps: all that the next step depends on, and the step itself
+
+    Another method is a subclass with another network or objective."""
+
+    network = IDKL  # built from (model settings, identities); gives an `embedder`
+    objective_of = IDKLObjective  # built from (model settings, K); gives `Losses` of its features
 
     def __init__(
         self,
@@ -64,12 +69,12 @@ class Trainer:
         self.accelerator = accelerator
         # in a joined batch an identity may stand twice, and have more than K images
         K = None if config.gather else config.K
-        self.objective = IDKLObjective(config.model, K)
+        self.objective = self.objective_of(config.model, K)
         self.columns = [*self.objective.weights, 'total', 'grad_norm']  # values of a step
 
         # the network
         torch.manual_seed(config.seed)
-        self.model = IDKL(config.model, identities).train()
+        self.model = self.network(config.model, identities).train()
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.sync_bn:
@@ -149,7 +154,7 @@ class Trainer:
         return torch.cat([torch.stack(rows).mean(0), norm.detach()[None].to(rows[0])])
 
     @property
-    def model_to_save(self) -> IDKL:
+    def model_to_save(self) -> nn.Module:
         "The exponential mean if there is one, else the network itself"
         return self.model if self.ema is None else self.ema.module
 
@@ -205,8 +210,8 @@ def train(
 
 # %% ../nbs/12_training.ipynb #7495ef33
 def _train_from_newest(
-    session: Session, records: Records, description: RunDescription
-) -> tuple[IDKL, pd.DataFrame]:
+    session: Session, records: Records, description: RunDescription, method: type[Trainer]
+) -> tuple[nn.Module, pd.DataFrame]:
     "Train from the newest checkpoint or, without one, from the beginning"
     config = description.config
     state = session.newest_checkpoint()
@@ -215,7 +220,7 @@ def _train_from_newest(
 
     # where a checkpoint has the weights of the network, no others are read or downloaded
     own = config if begins else config.without_weights()
-    trainer = Trainer(own, len(description.identities), session.accelerator)
+    trainer = method(own, len(description.identities), session.accelerator)
     if not begins:
         trainer.restore(state['trainer'])
 
@@ -234,7 +239,8 @@ def fit(
     progress: bool = True,  # show a progress bar
     on_log=None,  # function of a DataFrame, called with the newest rows of the log
     dataset: dict | None = None,  # words that tell the dataset from others, such as `name`
-) -> tuple[IDKL, pd.DataFrame]:  # the trained network on its device, and the log: one row a step
+    method: type[Trainer] = Trainer,  # a subclass trains another network or objective
+) -> tuple[nn.Module, pd.DataFrame]:  # the trained network, and the log: one row a step
     """Train on the images of a table, in a folder that holds no run that has made a step.
 
     Raises FileExistsError, ValueError, OSError, DataError, FloatingPointError, MemoryError,
@@ -251,7 +257,7 @@ def fit(
     session.say(f'training in {precision}')
     with faults_in_words(folder, config, accelerator):
         description = RunDescription.of(config, records, precision, dataset)
-        return _train_from_newest(session, records, description)
+        return _train_from_newest(session, records, description, method)
 
 
 def resume(
@@ -289,4 +295,4 @@ def resume(
     session.say(f'training in {PRECISIONS[precision.used]}, as it began')
     with faults_in_words(folder, config, accelerator):
         description = dataclasses.replace(description, config=config, precision=precision)
-        return _train_from_newest(session, records, description)
+        return _train_from_newest(session, records, description, Trainer)
