@@ -52,9 +52,7 @@ ALIGNMENT = ('tgsa', 'csa', 'mdr')  # terms that need features which are worth a
 
 
 class Trainer:
-    """A training between two steps: all that the next step depends on, and the step itself
-
-    Another method is a subclass with another network or objective."""
+    "A training between two steps: what the next step depends on, and the step itself"
 
     network = IDKL  # built from (model settings, identities); gives an `embedder`
     objective_of = IDKLObjective  # built from (model settings, K); gives `Losses` of its features
