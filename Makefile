@@ -71,7 +71,7 @@ experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 
 	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PRESET),--preset $(PRESET)) $(if $(PRECISION),--precision $(PRECISION))
 
 warm-start: setup ## make the packaged weights of the small network anew
-	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v1.safetensors
+	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v2.safetensors
 
 lab: setup ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir nbs

@@ -114,7 +114,10 @@ def resnet(
 
 # %% ../nbs/04_backbone.ipynb #e49a789f
 PACKAGED = {  # by backbone and name; made in `warm_start`
-    'narrow': {'WORLD_V1': files('idkl_nb') / 'weights' / 'narrow-world-v1.safetensors'}
+    'narrow': {
+        'WORLD_V1': files('idkl_nb') / 'weights' / 'narrow-world-v1.safetensors',
+        'WORLD_V2': files('idkl_nb') / 'weights' / 'narrow-world-v2.safetensors',
+    }
 }
 WRAPPERS = 'state_dict', 'model'  # keys under which other programs put the tensors into their files
 NO_STATE = (
