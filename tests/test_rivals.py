@@ -15,9 +15,9 @@ from idkl_nb.features import embed
 from idkl_nb.model import IDKLConfig
 from idkl_nb.readers import read_sysu
 from idkl_nb.records import Batch
-from idkl_nb.rival_agw import NonLocal, weighted_triplet
+from idkl_nb.rival_agw import NonLocal, Output, weighted_triplet
 from idkl_nb.rival_caj import joint_batch, squared_triplet
-from idkl_nb.rival_deen import RIVALS, overlap, pair_mining
+from idkl_nb.rival_deen import RIVALS, DEENObjective, overlap, pair_mining
 from idkl_nb.training import fit
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
@@ -186,6 +186,28 @@ def test_a_rival_takes_the_large_backbone(name):
     network = RIVALS[name].network(IDKLConfig(), 6)
     assert network(torch.randn(2, 3, 32, 32)).logits.shape[-1] == 6
     assert sum(isinstance(module, NonLocal) for module in network.modules()) == 5
+
+
+@pytest.mark.parametrize('name', RIVALS)
+def test_what_is_said_of_an_image_is_its_own(name):
+    network = RIVALS[name].network(replace(small, weights='WORLD_V1'), 6).eval()
+    images = torch.randn(3, 3, 64, 32)
+    for whole, one in zip(network(images), network(images[1:2])):
+        torch.testing.assert_close(whole[1:2], one)
+    embedder = network.embedder()
+    torch.testing.assert_close(embedder(images)[1:2], embedder(images[1:2]))
+
+
+def test_deen_teaches_all_embeddings_of_an_image_its_identity():
+    "Three embeddings that are right cost nothing, and cost much under the labels of others"
+    _, ids, modality = batch_of()
+    logits = 100 * torch.eye(4)[ids][:, None].expand(-1, 3, -1)
+    pooled = torch.stack([100.0 * ids, 100.0 * ids**2], 1)[:, None].expand(-1, 3, -1)
+    objective = DEENObjective(small)
+    terms = objective(Output(pooled, logits), ids, modality).terms
+    assert terms['ce'].item() == pytest.approx(0) and terms['triplet'].item() == 0
+    terms = objective(Output(pooled, logits), ids.roll(3), modality).terms
+    assert terms['ce'].item() == pytest.approx(50) and terms['triplet'] > 50
 
 
 def test_a_rival_trains(trained):
