@@ -210,6 +210,20 @@ def test_deen_teaches_all_embeddings_of_an_image_its_identity():
     assert terms['ce'].item() == pytest.approx(50) and terms['triplet'] > 50
 
 
+def test_deen_adds_up_its_branches_and_leaves_the_original_out_of_the_overlap():
+    _, ids, modality = batch_of()
+    pooled, logits = torch.randn(24, 3, 5), torch.randn(24, 3, 4)
+    losses = DEENObjective(small)(Output(pooled, logits), ids, modality)
+
+    original, one, other = pooled.unbind(1)
+    cpm = pair_mining(original, one, ids, modality) + pair_mining(original, other, ids, modality)
+    torch.testing.assert_close(losses.terms['cpm'], cpm)
+    torch.testing.assert_close(losses.terms['ort'], (one * other).sum(1).mean())
+    terms = losses.terms
+    total = terms['ce'] + terms['triplet'] + 0.8 * cpm + 0.01 * terms['ort']
+    torch.testing.assert_close(losses.total, total)
+
+
 def test_a_rival_trains(trained):
     "Three steps of the real training: losses are finite, and every weight has moved"
     name, network, log = trained
