@@ -224,6 +224,20 @@ def test_deen_adds_up_its_branches_and_leaves_the_original_out_of_the_overlap():
     torch.testing.assert_close(losses.total, total)
 
 
+@pytest.mark.parametrize('name', RIVALS)
+def test_losses_ask_the_device_for_nothing(name):
+    "On tensors that have no values, every question for one fails"
+    _, ids, modality = batch_of()
+    images = torch.empty(24, 3, 8, 4, dtype=torch.uint8, device='meta')
+    joint = joint_batch(Batch(images, ids, modality, ids), step_generator(0, 0))
+    assert joint.images.is_meta and len(joint.images) == 36
+
+    copies = (3,) if name == 'deen' else ()
+    features = Output(*(torch.empty(24, *copies, n, device='meta') for n in (5, 4)))
+    objective = RIVALS[name].objective_of(small)
+    assert objective(features, ids.to('meta'), modality.to('meta')).total.is_meta
+
+
 def test_a_rival_trains(trained):
     "Three steps of the real training: losses are finite, and every weight has moved"
     name, network, log = trained
