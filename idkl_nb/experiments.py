@@ -172,6 +172,15 @@ EXPERIMENTS = {
             for start, weights in STARTS.items()
         }
     ),
+    'rivals': Experiment(
+        {
+            'AGW': dict(OFF, method='agw', channel=0.0),
+            'AGW, channel augmentation': dict(OFF, method='agw', channel=0.5),
+            'CAJ': dict(OFF, method='caj', channel=0.0),
+            'DEEN': dict(OFF, method='deen', channel=0.5),
+        },
+        dials=ENDS,
+    ),
     'confuser': Experiment(
         {
             'no confuser': dict(OFF, lambda_c=0.0),

@@ -18,6 +18,7 @@ from torch import Tensor
 from .common import typed
 from .model import BASELINE, IDKL, Branch, Features, IDKLConfig, IDKLObjective, Losses, Purification
 from .modality import ModalityHeads, reverse_gradient
+from .rival_deen import RIVALS
 from .training import Trainer
 
 # %% ../nbs/workshop/variants.ipynb #55bc46dc
@@ -169,4 +170,5 @@ METHODS = {
     'stranger': Stranger,
     'gem heads': PooledAlike,
     'sgd': Momentum,
+    **RIVALS,
 }
