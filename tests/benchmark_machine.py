@@ -36,30 +36,36 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def step_rate(precision, steps):
-    "Images a second of the fastest step"
+def random_batch(config):
+    "Raw images and labels of a step"
     import torch
 
-    from idkl_nb.augmentation import step_generator
-    from idkl_nb.config import PRESETS
-    from idkl_nb.devices import make_accelerator
     from idkl_nb.records import Batch
-    from idkl_nb.training import Trainer
 
-    config = PRESETS['embedded']
-    trainer = Trainer(config, 210, make_accelerator(precision))
     count = 2 * config.P * config.K
     images = torch.randint(0, 256, (count, 3, config.height, config.width), dtype=torch.uint8)
     ids = torch.arange(config.P).repeat_interleave(config.K).repeat(2)
     modality = torch.arange(2).repeat_interleave(count // 2)
-    batch = Batch(images, ids, modality, modality)
+    return Batch(images, ids, modality, modality)
+
+
+def step_rate(precision, steps):
+    "Images a second of the fastest step"
+    from idkl_nb.augmentation import step_generator
+    from idkl_nb.config import PRESETS
+    from idkl_nb.devices import make_accelerator
+    from idkl_nb.training import Trainer
+
+    config = PRESETS['embedded']
+    trainer = Trainer(config, 210, make_accelerator(precision))
+    batch = random_batch(config)
 
     seconds = []
     for step in range(steps + 2):
         began = time.perf_counter()
         trainer.step([(batch, step_generator(0, step))], config.lr)
         seconds.append(time.perf_counter() - began)
-    return count / sorted(seconds[2:])[len(seconds) // 2 - 1]
+    return len(batch.ids) / sorted(seconds[2:])[len(seconds) // 2 - 1]
 
 
 def measure(precision, steps, way):
