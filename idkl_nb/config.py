@@ -126,7 +126,7 @@ _RELEASED = dataclasses.replace(
 )
 _EMBEDDED_MODEL = IDKLConfig(
     backbone='narrow',
-    weights='WORLD_V1',
+    weights='WORLD_V2',
     reduction='mean',
     stop_gradient=True,
     lambda_tgsa=2.4,
@@ -141,7 +141,7 @@ _EMBEDDED = TrainConfig(
     K=4,
     epochs=8,
     batches=40,
-    lr=1e-3,
+    lr=2e-3,
     milestones=(5, 7),
     align_from=3,
     channel=0.5,

@@ -110,7 +110,15 @@ MEASURES = ('rank-1', 'mAP', 'mINP')
 
 def commit() -> str:
     "What the code is: the commit, with '-dirty' for changes; else $GIT_COMMIT, or nothing"
-    words = 'git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty', '--abbrev=12'
+    words = (
+        'git',
+        '-C',
+        str(Path(__file__).parent),
+        'describe',
+        '--always',
+        '--dirty',
+        '--abbrev=12',
+    )
     try:
         said = subprocess.run(words, capture_output=True, text=True).stdout.strip()
     except OSError:  # there is no git

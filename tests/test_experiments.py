@@ -8,9 +8,10 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from idkl_nb.comparisons import table
 from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
-from idkl_nb.experiments import BASE, ROWS, SWEEPS, changed, experiments_main, table, trials
+from idkl_nb.experiments import BASE, ROWS, SWEEPS, changed, experiments_main, trials
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_dataset
 from idkl_nb.trial import Trial, append_row, read_runs
