@@ -671,24 +671,35 @@ import json, os, sys
 from safetensors.torch import save_file
 from idkl_nb import training
 from idkl_nb.readers import read_sysu
-root, folder, values = sys.argv[1:]
+root, *runs = sys.argv[1:]
 trained = {}
 train = training.train
 def watched(trainer, steps, session):
     train(trainer, steps, session)
     trained.update(trainer.model.state_dict())
 training.train = watched
-config = training.TrainConfig.from_dict(json.loads(values))
 records = read_sysu(root).where(split=('train', 'val'))
-training.fit(config, records, folder, progress=False)
-tensors = {name: value.contiguous() for name, value in trained.items()}
-save_file(tensors, f'{folder}/rank{os.environ["RANK"]}.safetensors')
+for folder, values in zip(runs[::2], runs[1::2]):
+    config = training.TrainConfig.from_dict(json.loads(values))
+    training.fit(config, records, folder, progress=False)
+    tensors = {name: value.contiguous() for name, value in trained.items()}
+    save_file(tensors, f'{folder}/rank{os.environ["RANK"]}.safetensors')
 '''
 
 
-def two_processes(people, folder, changed):
-    script = folder.with_suffix('.py')
+AVERAGED = replace(config, ema=None, epochs=2)
+GATHERED = replace(config, ema=None, epochs=1, batches=2, gather=True)  # a step of two processes
+
+
+@pytest.fixture(scope='module')
+def two_processes(people, tmp_path_factory):
+    "A folder with two runs of two processes, which are started once"
+    folder = tmp_path_factory.mktemp('two')
+    script = folder / 'script.py'
     script.write_text(SCRIPT)
+    runs = []
+    for name, changed in (('averaged', AVERAGED), ('gathered', GATHERED)):
+        runs += [str(folder / name), json.dumps(changed.to_dict())]
     command = [
         sys.executable,
         '-m',
@@ -704,13 +715,18 @@ def two_processes(people, folder, changed):
         str(script),
     ]
     done = subprocess.run(
-        [*command, str(people.root), str(folder), json.dumps(changed.to_dict())],
+        [*command, str(people.root), *runs],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def of_ranks(folder):
+    "Weights that each process ended with"
     return [weights(folder, f'rank{rank}') for rank in (0, 1)]
 
 
@@ -724,13 +740,13 @@ def learned(tensors):
     }
 
 
-def test_two_processes_equal_accumulation(people, tmp_path):
+def test_two_processes_equal_accumulation(people, two_processes, tmp_path):
     "Two processes with a batch each make the step of one process with two batches"
-    changed = replace(config, ema=None, epochs=2)
-    ours, others = two_processes(people, tmp_path / 'two', changed)
+    two = two_processes / 'averaged'
+    ours, others = of_ranks(two)
     assert same(learned(ours), learned(others))
-    assert len(read_log(tmp_path / 'two')) == 4  # the same images as one process has in 8 steps
-    fit(replace(changed, accumulate=2), people, tmp_path / 'one', progress=False)
+    assert len(read_log(two)) == 4  # the same images as one process has in 8 steps
+    fit(replace(AVERAGED, accumulate=2), people, tmp_path / 'one', progress=False)
     one = learned(weights(tmp_path / 'one'))
     for name, value in learned(ours).items():
         torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
@@ -749,12 +765,10 @@ def joined_by_hand(*parts):
     return type(parts[0])(**fields)
 
 
-def test_gathered_features_equal_the_joined_batch(people, tmp_path):
+def test_gathered_features_equal_the_joined_batch(people, two_processes, tmp_path):
     "The gradient is that of the joined batch's objective; the network sees each half by itself"
-    gathered = replace(
-        config, ema=None, epochs=1, batches=2, gather=True
-    )  # a step of two processes
-    ours, others = two_processes(people, tmp_path / 'two', gathered)
+    gathered, two = GATHERED, two_processes / 'gathered'
+    ours, others = of_ranks(two)
     assert same(learned(ours), learned(others))
 
     # the same step in one process
@@ -769,7 +783,7 @@ def test_gathered_features_equal_the_joined_batch(people, tmp_path):
     ids = torch.cat([half.ids for half in halves])
     modality = torch.cat([half.modality for half in halves])
     losses = trainer.objective(joined_by_hand(*features), ids, modality)
-    total = read_log(tmp_path / 'two').total.iloc[0]
+    total = read_log(two).total.iloc[0]
     np.testing.assert_allclose(total, losses.total.item(), rtol=1e-5)
 
     losses.total.backward()
