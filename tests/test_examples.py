@@ -13,7 +13,13 @@ KEPT = 'whole-objective-'
 
 @pytest.fixture
 def quick(monkeypatch):
-    "Two steps in place of 160"
+    "Two steps in place of 160, and few images"
+    write = examples.write_sysu
+
+    def write_few(world, folder, train, val, test, images):
+        return write(world, folder, train[:3], val, test, images=2)
+
+    monkeypatch.setattr(examples, 'write_sysu', write_few)
     config = replace(examples.FROM_NOTHING, P=2, epochs=1, batches=2, milestones=())
     monkeypatch.setattr(examples, 'FROM_NOTHING', config)
 
@@ -64,7 +70,7 @@ def test_two_that_train_at_once_leave_one_whole_example(quick, tmp_path, monkeyp
     assert names(tmp_path) == [KEPT]
 
 
-def test_both_methods_are_read_back_as_they_were_trained(tmp_path, monkeypatch):
+def test_both_methods_are_read_back_as_they_were_trained(quick, tmp_path, monkeypatch):
     short = {
         name: replace(config, P=2, epochs=1, batches=1, milestones=())
         for name, config in examples.METHODS.items()

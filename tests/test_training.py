@@ -5,6 +5,7 @@ The oracle is a run that nothing happened to."""
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -99,6 +100,62 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def execute(code, printed):
+    "In a fork: what a new process would do with this code"
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout = sys.stderr = open(2, 'w', buffering=1, closefd=False)
+    exec(compile(code, '<training>', 'exec'), dict(__name__='__main__'))
+
+
+class Forked:
+    "A fork of this process, which has imported everything; to be used as a `Popen`"
+
+    def __init__(self, code, printed):
+        self.printed = printed
+        context = multiprocessing.get_context('fork')
+        self.process = context.Process(target=execute, args=(code, printed))
+        self.process.start()
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    @property
+    def stderr(self):
+        return open(self.printed)
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired('a fork', timeout)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        self.wait(timeout)
+        return None, self.printed.read_text()
+
+
+def python(code, printed, wrapper=(), streams=None):
+    "This code in a process of its own"
+    if sys.platform == 'linux' and not wrapper and not streams:
+        return Forked(code, printed)
+    streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [*wrapper, sys.executable, '-c', code]
+    return subprocess.Popen(command, env=environment, text=True, **streams)
+
+
 def start(
     people,
     folder,
@@ -133,13 +190,8 @@ def start(
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
         {call}
     '''
-    streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.Popen(
-        [*wrapper, sys.executable, '-c', before + textwrap.dedent(script)],
-        env=environment,
-        text=True,
-        **streams,
-    )
+    printed = folder.with_suffix('.printed')
+    return python(before + textwrap.dedent(script), printed, wrapper, streams)
 
 
 def wait_for_a_step(folder, process):
@@ -286,10 +338,9 @@ def test_full_disk(people, untouched, tmp_path):
         config = TrainConfig.from_dict(json.loads({values!r}))
         fit(config, records, {str(folder)!r}, progress=False, on_log=limit)
     ''')
-    done = subprocess.run(
-        [sys.executable, '-c', script], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode and 'What was saved before is untouched' in done.stderr
+    process = python(script, tmp_path / 'printed')
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode and 'What was saved before is untouched' in printed
     names = [file.name for file in (folder / 'checkpoints').iterdir()]
     assert names == ['step-000000001.safetensors']
     resume(folder, people, progress=False)
