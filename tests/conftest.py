@@ -21,7 +21,7 @@ FIRST = (
     *('/pictures.ipynb', '/spaces.ipynb', '/heatmaps.ipynb', '::test_training_learns_identities'),
     *('/examples.ipynb', '/explore_network.ipynb', '/explore_losses.ipynb'),
     *('/speed.ipynb', '/paper_versus_code.ipynb', '05_modality.ipynb', '07_purifier.ipynb'),
-    *('::test_nbdev_alone_can_process', '::test_all_answer_and_each_handle'),
+    '::test_nbdev_alone_can_process',
 )
 
 
