@@ -56,6 +56,16 @@ def test_it_is_trained_once_and_comes_back_the_same(quick, tmp_path, monkeypatch
         whole_objective(runs)
 
 
+def test_the_version_changes_with_code_and_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(examples.idkl_nb, '__file__', str(tmp_path / '__init__.py'))
+    (tmp_path / 'weights').mkdir()
+    versions = {examples._version()}
+    for name in ('csa.py', 'weights/narrow.safetensors'):
+        (tmp_path / name).write_text('other')
+        versions.add(examples._version())
+    assert len(versions) == 3
+
+
 def test_two_that_train_at_once_leave_one_whole_example(quick, tmp_path, monkeypatch):
     "The second ends while the first is about to rename its folder"
     fit, kept = examples.fit, []
