@@ -5,6 +5,7 @@ The oracle is a run that nothing happened to."""
 import contextlib
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -99,6 +100,62 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def execute(code, printed):
+    "In a fork: what a new process would do with this code"
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    sys.stdout = sys.stderr = open(2, 'w', buffering=1, closefd=False)
+    exec(compile(code, '<training>', 'exec'), dict(__name__='__main__'))
+
+
+class Forked:
+    "A fork of this process, which has imported everything; to be used as a `Popen`"
+
+    def __init__(self, code, printed):
+        self.printed = printed
+        context = multiprocessing.get_context('fork')
+        self.process = context.Process(target=execute, args=(code, printed))
+        self.process.start()
+        self.pid, self.kill = self.process.pid, self.process.kill
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    @property
+    def stderr(self):
+        return open(self.printed)
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def wait(self, timeout=None):
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired('a fork', timeout)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        self.wait(timeout)
+        return None, self.printed.read_text()
+
+
+def python(code, printed, wrapper=(), streams=None):
+    "This code in a process of its own"
+    if sys.platform == 'linux' and not wrapper and not streams:
+        return Forked(code, printed)
+    streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [*wrapper, sys.executable, '-c', code]
+    return subprocess.Popen(command, env=environment, text=True, **streams)
+
+
 def start(
     people,
     folder,
@@ -133,13 +190,8 @@ def start(
         records = read_sysu({str(people.root)!r}).where(split=('train', 'val'))
         {call}
     '''
-    streams = streams or dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    return subprocess.Popen(
-        [*wrapper, sys.executable, '-c', before + textwrap.dedent(script)],
-        env=environment,
-        text=True,
-        **streams,
-    )
+    printed = folder.with_suffix('.printed')
+    return python(before + textwrap.dedent(script), printed, wrapper, streams)
 
 
 def wait_for_a_step(folder, process):
@@ -286,10 +338,9 @@ def test_full_disk(people, untouched, tmp_path):
         config = TrainConfig.from_dict(json.loads({values!r}))
         fit(config, records, {str(folder)!r}, progress=False, on_log=limit)
     ''')
-    done = subprocess.run(
-        [sys.executable, '-c', script], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode and 'What was saved before is untouched' in done.stderr
+    process = python(script, tmp_path / 'printed')
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode and 'What was saved before is untouched' in printed
     names = [file.name for file in (folder / 'checkpoints').iterdir()]
     assert names == ['step-000000001.safetensors']
     resume(folder, people, progress=False)
@@ -671,24 +722,35 @@ import json, os, sys
 from safetensors.torch import save_file
 from idkl_nb import training
 from idkl_nb.readers import read_sysu
-root, folder, values = sys.argv[1:]
+root, *runs = sys.argv[1:]
 trained = {}
 train = training.train
 def watched(trainer, steps, session):
     train(trainer, steps, session)
     trained.update(trainer.model.state_dict())
 training.train = watched
-config = training.TrainConfig.from_dict(json.loads(values))
 records = read_sysu(root).where(split=('train', 'val'))
-training.fit(config, records, folder, progress=False)
-tensors = {name: value.contiguous() for name, value in trained.items()}
-save_file(tensors, f'{folder}/rank{os.environ["RANK"]}.safetensors')
+for folder, values in zip(runs[::2], runs[1::2]):
+    config = training.TrainConfig.from_dict(json.loads(values))
+    training.fit(config, records, folder, progress=False)
+    tensors = {name: value.contiguous() for name, value in trained.items()}
+    save_file(tensors, f'{folder}/rank{os.environ["RANK"]}.safetensors')
 '''
 
 
-def two_processes(people, folder, changed):
-    script = folder.with_suffix('.py')
+AVERAGED = replace(config, ema=None, epochs=2)
+GATHERED = replace(config, ema=None, epochs=1, batches=2, gather=True)  # a step of two processes
+
+
+@pytest.fixture(scope='module')
+def two_processes(people, tmp_path_factory):
+    "A folder with two runs of two processes, which are started once"
+    folder = tmp_path_factory.mktemp('two')
+    script = folder / 'script.py'
     script.write_text(SCRIPT)
+    runs = []
+    for name, changed in (('averaged', AVERAGED), ('gathered', GATHERED)):
+        runs += [str(folder / name), json.dumps(changed.to_dict())]
     command = [
         sys.executable,
         '-m',
@@ -704,13 +766,18 @@ def two_processes(people, folder, changed):
         str(script),
     ]
     done = subprocess.run(
-        [*command, str(people.root), str(folder), json.dumps(changed.to_dict())],
+        [*command, str(people.root), *runs],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def of_ranks(folder):
+    "Weights that each process ended with"
     return [weights(folder, f'rank{rank}') for rank in (0, 1)]
 
 
@@ -724,13 +791,13 @@ def learned(tensors):
     }
 
 
-def test_two_processes_equal_accumulation(people, tmp_path):
+def test_two_processes_equal_accumulation(people, two_processes, tmp_path):
     "Two processes with a batch each make the step of one process with two batches"
-    changed = replace(config, ema=None, epochs=2)
-    ours, others = two_processes(people, tmp_path / 'two', changed)
+    two = two_processes / 'averaged'
+    ours, others = of_ranks(two)
     assert same(learned(ours), learned(others))
-    assert len(read_log(tmp_path / 'two')) == 4  # the same images as one process has in 8 steps
-    fit(replace(changed, accumulate=2), people, tmp_path / 'one', progress=False)
+    assert len(read_log(two)) == 4  # the same images as one process has in 8 steps
+    fit(replace(AVERAGED, accumulate=2), people, tmp_path / 'one', progress=False)
     one = learned(weights(tmp_path / 'one'))
     for name, value in learned(ours).items():
         torch.testing.assert_close(value, one[name], rtol=1e-3, atol=2e-4, msg=name)
@@ -749,12 +816,10 @@ def joined_by_hand(*parts):
     return type(parts[0])(**fields)
 
 
-def test_gathered_features_equal_the_joined_batch(people, tmp_path):
+def test_gathered_features_equal_the_joined_batch(people, two_processes, tmp_path):
     "The gradient is that of the joined batch's objective; the network sees each half by itself"
-    gathered = replace(
-        config, ema=None, epochs=1, batches=2, gather=True
-    )  # a step of two processes
-    ours, others = two_processes(people, tmp_path / 'two', gathered)
+    gathered, two = GATHERED, two_processes / 'gathered'
+    ours, others = of_ranks(two)
     assert same(learned(ours), learned(others))
 
     # the same step in one process
@@ -769,7 +834,7 @@ def test_gathered_features_equal_the_joined_batch(people, tmp_path):
     ids = torch.cat([half.ids for half in halves])
     modality = torch.cat([half.modality for half in halves])
     losses = trainer.objective(joined_by_hand(*features), ids, modality)
-    total = read_log(tmp_path / 'two').total.iloc[0]
+    total = read_log(two).total.iloc[0]
     np.testing.assert_allclose(total, losses.total.item(), rtol=1e-5)
 
     losses.total.backward()
