@@ -16,7 +16,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .common import typed
-from .model import BASELINE, IDKL, Branch, Features, IDKLConfig, IDKLObjective, Losses, Purification
+from idkl_nb.model import (
+    BASELINE,
+    IDKL,
+    Branch,
+    Features,
+    IDKLConfig,
+    IDKLObjective,
+    Losses,
+    Purification,
+)
 from .modality import ModalityHeads, reverse_gradient
 from .rival_deen import RIVALS
 from .training import Trainer
