@@ -66,9 +66,9 @@ test-wheel: setup ## build the wheel, install it with its requirements into an e
 	&& venv/bin/python -c 'import idkl_nb.training' && venv/bin/python -c 'import time, torch, torchvision; t = time.perf_counter(); import idkl_nb.training; print("import of idkl_nb.training beyond torch: %.2f s" % (time.perf_counter() - t))' \
 	&& OMP_NUM_THREADS=1 venv/bin/idkl-train --preset smoke --out run && rm -r $$dist
 
-ONLY  ?= table4 dial variants lambda_ip lambda_tgsa lambda_csa diagnose
-experiments: setup ## compute what is missing in nbs/results (ONLY=dial SEEDS=0 PRESET=embedded PRECISION=no for other rows): hours on two CPU cores
-	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(PRESET),--preset $(PRESET)) $(if $(PRECISION),--precision $(PRECISION))
+ONLY  ?= main
+experiments: setup ## compute what is missing in nbs/results (ONLY=table4 PROCESSES=2 for other rows): hours on two CPU cores
+	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) $(if $(PROCESSES),--processes $(PROCESSES))
 
 warm-start: setup ## make the packaged weights of the small network anew
 	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v2.safetensors

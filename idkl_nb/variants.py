@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from .common import typed
+from .modality import ModalityHeads, reverse_gradient
 from idkl_nb.model import (
     BASELINE,
     IDKL,
@@ -26,7 +27,6 @@ from idkl_nb.model import (
     Losses,
     Purification,
 )
-from .modality import ModalityHeads, reverse_gradient
 from .rival_deen import RIVALS
 from .training import Trainer
 

@@ -1,6 +1,8 @@
 "Trials, their rows, and the command that computes what is missing."
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,31 +13,97 @@ from jaxtyping import TypeCheckError
 from idkl_nb.comparisons import table
 from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
-from idkl_nb.experiments import BASE, ROWS, SWEEPS, changed, experiments_main, trials
+from idkl_nb.experiments import (
+    BASE,
+    EXPERIMENTS,
+    LONG,
+    OFF,
+    ROWS,
+    Experiment,
+    changed,
+    compute,
+    experiments_main,
+    trials,
+)
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_dataset
-from idkl_nb.trial import Trial, append_row, read_runs
+from idkl_nb.stages import stages_main
+from idkl_nb.trial import Trial, append_row, note_settings, read_runs
+from idkl_nb.warm_start import WarmStart
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 
+RESULTS = Path(__file__).parents[1] / 'nbs' / 'results'
 
-def test_the_rows_that_are_kept_are_found_by_their_keys():
+
+def test_every_row_that_is_kept_belongs_to_an_experiment():
     "A changed key would compute everything anew"
-    assert trials('table4', 0)['IDKL'].key == '89be8c8cf257ea56'
-    assert Trial(PRESETS['smoke'], world=3, people=(5, 1, 3)).description['people'] == [5, 1, 3]
+    known = {trial.key for name in EXPERIMENTS for trial in trials(name).values()}
+    rows = read_runs(RESULTS / 'runs.csv')
+    assert set(rows.index) <= known
+    assert set(rows.setting) <= set(json.loads((RESULTS / 'settings.json').read_text()))
+
+
+def test_settings_are_chosen_by_the_rows_of_the_tuning():
+    "The preset and LONG are what tuning on worlds 0 and 1 gave"
+    runs = read_runs(RESULTS / 'runs.csv')
+    for tuning, base in (
+        ('harness', LONG),
+        ('own', LONG),
+        ('harness, new start', BASE),
+        ('own, new start', BASE),
+    ):
+        mAP = table(tuning, runs).mAP.groupby('name').mean()
+        rows = EXPERIMENTS[tuning].rows
+        assert set(mAP.index) == set(rows)
+        chosen = {name: value for name, value in rows[mAP.idxmax()].items() if name not in OFF}
+        chosen |= {
+            name: value for name, value in rows[mAP.idxmax()].items() if value and name in OFF
+        }
+        assert changed(base, **chosen) == base, (tuning, mAP.idxmax())
+
+
+def test_worlds_of_tuning_and_test_never_meet():
+    tuning = {name for name in EXPERIMENTS if name.startswith(('harness', 'own'))}
+    tuned_on = {world for name in tuning for world in EXPERIMENTS[name].worlds}
+    tested_on = {w for name in set(EXPERIMENTS) - tuning for w in EXPERIMENTS[name].worlds}
+    assert tuned_on == {0, 1}
+    assert not tuned_on & tested_on
+    assert not (tuned_on | tested_on) & set(WarmStart().worlds)
+
+
+def test_all_settings_count_and_so_do_the_weights_of_the_start(tmp_path):
+    trial = Trial(PRESETS['smoke'], world=3, people=(5, 1, 3))
+    assert trial.settings['config']['K'] == PRESETS['smoke'].K
+    file = tmp_path / 'start.safetensors'
+    settings = set()
+    for content in (b'1', b'2'):
+        file.write_bytes(content)
+        config = changed(PRESETS['smoke'], weights=str(file))
+        settings.add(replace(trial, config=config).setting)
+    assert len(settings) == 2
 
 
 def test_a_row_of_table_4_switches_terms_off():
-    trial = trials('table4', 0)['+ ip, csa']
-    assert trial.config.model.lambda_tgsa == 0
-    assert trial.config.model.lambda_csa == BASE.model.lambda_csa
-    start = changed(BASE, 1, weights=None, align_from=0.0)
+    config = changed(BASE, **ROWS['+ ip, csa'])
+    assert config.model.lambda_tgsa == config.model.lambda_mdr == 0
+    assert config.model.lambda_csa == BASE.model.lambda_csa
+    start = changed(BASE, weights=None, align_from=0.0, seed=1)
     assert (start.model.weights, start.align_from, start.seed) == (None, 0.0, 1)
+
+
+def test_the_way_begins_at_the_paper_and_ends_at_the_settings():
+    paper = changed(LONG, **EXPERIMENTS['way'].rows['as written'])
+    model = paper.model
+    assert (model.reduction, model.stop_gradient, paper.align_from) == ('sum', False, 0)
+    assert (model.lambda_ip, model.lambda_tgsa) == (0.1, 0.6)
+    assert (model.lambda_csa, model.lambda_mdr) == (0.8, 1.0)
+    assert EXPERIMENTS['way'].rows['… + channel augmentation'] == {}
 
 
 def test_unknown_experiments_and_missing_rows_are_named():
     with pytest.raises(ValueError, match='table4'):
-        trials('tabel4', 0)
+        trials('tabel4')
     with pytest.raises(ValueError, match='make experiments ONLY=dial'):
         table('dial', pd.DataFrame())
 
@@ -58,7 +126,7 @@ def records(tmp_path_factory):
 
 @pytest.mark.parametrize('method', ['L_b', 'IDKL'])
 def test_features_are_of_length_one_and_named(records, method):
-    config = changed(PRESETS['smoke'], 0, **ROWS[method])
+    config = changed(PRESETS['smoke'], **ROWS[method])
     features = features_of(IDKL(config.model, 6), records, config)
     names = ['shared', 'specific'] + ['purified'] * (method == 'IDKL')
     assert list(features) == names
@@ -75,29 +143,44 @@ def test_distances_and_probes_want_a_row_for_each_image(records):
         probe(f, records.modality[1:], records.identity)
 
 
-def words(folder, only):
-    options = dict(preset='smoke', seeds='0', only=only, results=folder / 'results')
-    options['work'] = folder / 'work'
+def words(folder, **options):
+    options |= dict(preset='smoke', results=folder / 'results', work=folder / 'work')
     return [str(word) for name, value in options.items() for word in (f'--{name}', value)]
 
 
 def test_the_command_computes_what_is_missing(tmp_path, capsys):
-    "And nothing when nothing is left to do; two processes may share the trials"
+    "And nothing when nothing is left to do"
     file = tmp_path / 'results' / 'runs.csv'
-    for part, rows in (('2/2', 1), ('1/2', 3), ('1/1', 3)):
+    for _ in range(2):
         before = file.read_bytes() if file.exists() else b''
-        experiments_main([*words(tmp_path, 'lambda_ip'), '--part', part])
-        assert len(read_runs(file)) == rows
+        experiments_main(words(tmp_path, only='readme', processes=2))
     assert file.read_bytes() == before
-    assert set(read_runs(file).columns) >= {'world', 'mAP i2v', 'mINP v2i', 'precision', 'settings'}
-    assert '3 rows asked for, 3 of them are there already' in capsys.readouterr().out
-    base = PRESETS['smoke']
-    keys = [replace(t, people=(5, 1, 4)).key for t in trials('lambda_ip', 0, base).values()]
-    assert set(keys) == set(read_runs(file).index) and len(keys) == len(SWEEPS['lambda_ip'])
+    rows = read_runs(file)
+    assert len(rows) == 2 and rows.commit.notna().all()
+    assert set(rows.columns) >= {'world', 'mAP i2v', 'mINP v2i', 'precision', 'device', 'threads'}
+    assert '2 rows asked for, 0 of them are missing' in capsys.readouterr().out
+    own = trials('readme', PRESETS['smoke'], (5, 1, 4)).values()
+    assert {trial.key for trial in own} == set(rows.index)
 
 
-def test_the_command_diagnoses(tmp_path):
-    experiments_main(words(tmp_path, 'diagnose'))
+def test_a_trial_that_fails_is_named_and_hinders_no_other(tmp_path):
+    rows = {'fails': dict(P=50), 'works': dict(OFF, method='untrained')}
+    few = Experiment(rows, worlds=(7,)).trials(PRESETS['smoke'], (5, 1, 4))
+    with pytest.raises(RuntimeError, match='1 trials failed'):
+        compute(list(few.values()), tmp_path / 'results', tmp_path / 'work')
+    assert read_runs(tmp_path / 'results' / 'runs.csv').method.tolist() == ['untrained']
+
+
+def test_settings_are_written_down_once(tmp_path):
+    trial = Trial(PRESETS['smoke'], world=3)
+    for world in (3, 4):
+        note_settings(tmp_path / 'settings.json', replace(trial, world=world))
+    known = json.loads((tmp_path / 'settings.json').read_text())
+    assert known == {trial.setting: trial.settings}
+
+
+def test_the_stages_are_looked_at(tmp_path):
+    stages_main(words(tmp_path))
     for name, columns in COLUMNS.items():
         assert list(pd.read_csv(tmp_path / 'results' / f'{name}.csv').columns) == columns
     heat = pd.read_csv(tmp_path / 'results' / 'heat.csv')
