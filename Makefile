@@ -16,7 +16,7 @@ export IDKL_RUN IDKL_PRECISION
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments warm-start lab export readme clean constraints
+.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments verify warm-start lab export readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,9 @@ test-wheel: setup ## build the wheel, install it with its requirements into an e
 ONLY  ?= main
 experiments: setup ## compute what is missing in nbs/results (ONLY=table4 PROCESSES=2 for other rows): hours on two CPU cores
 	$(BIN)/python -m idkl_nb.experiments --only $(ONLY) $(if $(PROCESSES),--processes $(PROCESSES))
+
+verify: setup ## score the packaged networks of both methods: the home page's table without training
+	$(BIN)/python -m idkl_nb.verify
 
 warm-start: setup ## make the packaged weights of the small network anew
 	$(BIN)/python -m idkl_nb.warm_start --out idkl_nb/weights/narrow-world-v2.safetensors

@@ -31,7 +31,8 @@ from .writers import write_sysu
 class Experiment:
     """What is trained on which data.
 
-    Settings were chosen on world 0, and `WORLD_V1` comes from worlds 101 to 108: take another seed.
+    Settings were chosen on worlds 0 and 1, and `WORLD_V2` comes from worlds 201 to 212: take
+    another seed.
     """
 
     name: str  # of the run folder
