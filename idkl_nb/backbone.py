@@ -236,8 +236,9 @@ def load_weights(
 ) -> nn.Module:  # the same network
     """Load pretrained weights, all but the classifier
 
-    Names are those of `PACKAGED` for 'narrow', and for the others those of torchvision's weights
-    enum, such as 'IMAGENET1K_V1', which downloads. A file has torchvision's names, see `read_weights`.
+    Names for 'narrow' are those of `PACKAGED`, for the others those of torchvision's weights
+    enum, such as 'IMAGENET1K_V1', which downloads. A file has torchvision's names, see
+    `read_weights`.
     Raises ValueError or OSError with the cure."""
     tensors = _tensors(name, str(weights))
     tensors = {key: value for key, value in tensors.items() if not key.startswith('fc.')}

@@ -4,31 +4,24 @@
 
 # %% auto #0
 __all__ = ['BASE', 'OFF', 'LONG', 'ROWS', 'PAPER', 'STEPS', 'HARNESS', 'OWN', 'NEW_HARNESS', 'NEW_OWN', 'BEFORE_TUNING', 'MAIN',
-           'ENDS', 'STARTS', 'EXPERIMENTS', 'changed', 'only', 'way', 'grid', 'own', 'Experiment', 'trials', 'prepare',
-           'compute_row', 'compute', 'Experiments', 'experiments_main']
+           'ENDS', 'STARTS', 'EXPERIMENTS', 'changed', 'only', 'way', 'grid', 'own', 'Experiment', 'trials',
+           'Experiments', 'experiments_main']
 
 # %% ../nbs/workshop/experiments.ipynb #1cdd479f
-import shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
-import torch
 import tyro
 
-from .cache_building import build_cache
+from .computing import compute
 from .config import PRESETS, TrainConfig
 from .model import BASELINE
-from .trial import Trial, append_row, note_settings, people_of, read_runs, run_trial
+from .trial import Trial
 from .world import World
 
 # %% ../nbs/workshop/experiments.ipynb #2a0212b9
 BASE = replace(PRESETS['embedded'], precision='no')
-
-
 def changed(
     base: TrainConfig,
     **changes,  # fields of the configuration or of its model
@@ -215,7 +208,9 @@ EXPERIMENTS = {
             'sgd': dict(OFF, method='sgd', lr=0.02),
             'sgd, alpha 10': dict(OFF, method='sgd', lr=0.02, alpha=10.0),
             'four times the steps': dict(OFF, epochs=32, milestones=(20, 28)),
-            'four times the steps, alpha 10': dict(OFF, epochs=32, milestones=(20, 28), alpha=10.0),
+            'four times the steps, alpha 10': dict(
+                OFF, epochs=32, milestones=(20, 28), alpha=10.0
+            ),
         },
         worlds=(11, 12),
     ),
@@ -235,73 +230,6 @@ def trials(
     return EXPERIMENTS[name].trials(base, people)
 
 # %% ../nbs/workshop/experiments.ipynb #ee8b0627
-def prepare(
-    trial: Trial,
-    work: Path,
-):
-    "Draw the world of a trial, and decode its training images"
-    training, _ = people_of(trial, work)
-    size = trial.config.height, trial.config.width
-    build_cache(training, *size, work / 'runs' / 'cache', progress=False)
-
-
-def compute_row(
-    trial: Trial,
-    work: Path,
-) -> dict:
-    "Run a trial and keep its row only"
-    row = run_trial(trial, work, progress=False)
-    shutil.rmtree(work / 'runs' / trial.key, ignore_errors=True)
-    return row
-
-
-def _take_device(counter):
-    "In a new process: one device of several, and threads as many as it has cores for"
-    with counter.get_lock():
-        number = counter.value
-        counter.value += 1
-    if torch.cuda.device_count() > 1:
-        torch.cuda.set_device(number % torch.cuda.device_count())
-    torch.set_num_threads(1)
-
-
-def compute(
-    wanted: list[Trial],
-    results: Path,  # folder of the small files
-    work: Path,  # of worlds and runs; may be deleted when all is done
-    processes: int = 1,  # that train at a time
-):
-    "Compute the rows that are missing, in this order. Raises RuntimeError when some failed"
-    results.mkdir(parents=True, exist_ok=True)
-    file = results / 'runs.csv'
-    known = read_runs(file).index
-    missing = list({trial.key: trial for trial in wanted if trial.key not in known}.values())
-    print(f'{len(wanted)} rows asked for, {len(missing)} of them are missing', flush=True)
-
-    context = get_context('spawn')
-    begin = dict(initializer=_take_device, initargs=(context.Value('i', 0),))
-    failed = []
-    with ProcessPoolExecutor(processes, context, **begin) as pool:
-        worlds = {(trial.world, trial.coupling, trial.people): trial for trial in missing}
-        list(pool.map(partial(prepare, work=work), worlds.values()))
-
-        jobs = {pool.submit(compute_row, trial, work): trial for trial in missing}
-        for number, job in enumerate(as_completed(jobs), 1):
-            trial = jobs[job]
-            try:
-                row = job.result()
-            except Exception as error:  # the others go on
-                failed.append(f'{trial.key} ({trial.method}): {error!r:.200}')
-                print(failed[-1], flush=True)
-                continue
-            append_row(file, row)
-            note_settings(results / 'settings.json', trial)
-            scores = f'mAP {row["mAP i2v"]:.1f} and {row["mAP v2i"]:.1f}'
-            print(f'{number} of {len(jobs)}: {trial.key}, {scores}, {row["seconds"]} s', flush=True)
-    if failed:
-        raise RuntimeError('\n'.join([f'{len(failed)} trials failed:', *failed]))
-
-
 @dataclass(frozen=True)
 class Experiments:
     "Compute what is missing in the results"

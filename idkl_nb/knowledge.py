@@ -103,6 +103,7 @@ def network_answers(
         layers = [nn.Linear(features.shape[1], hidden), nn.ReLU(), nn.Dropout(0.5)]
         net = nn.Sequential(*layers, nn.Linear(hidden, targets.shape[1])).to(features)
         adam = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=1e-2)
+
         for _ in range(steps):
             loss = nn.functional.mse_loss(net(features), targets)
             loss.backward()
@@ -192,11 +193,13 @@ def ask(
         asked = questions(world, part)
         if modality is None:
             asked = dict(modality=('word', one_hot(part.modality)))
+
         for name, f in features.items():
             for probe in probes:
                 answers = read_answers(asked, f[torch.from_numpy(here)], _halves(part), probe)
                 for question, share in answers.items():
                     rows.append((name, spectrum, probe, question, round(share, 4)))
+
     columns = ['feature', 'spectrum', 'probe', 'question', 'explained']
     return pd.DataFrame(rows, columns=columns)
 

@@ -34,12 +34,14 @@ class Stages:
         base: TrainConfig = BASE if self.preset == 'embedded' else PRESETS[self.preset]
         people = (5, 1, 4) if self.preset == 'smoke' else Trial.people
         steps = base.epochs * (base.batches or 1)
+
         stages = {}
         for stage, row in STAGES.items():
             trial = Trial(changed(base, **row), self.world, people=people)
             config = replace(trial.config, save_every=max(1, steps // 8), keep=99)
             run = self.work / 'runs' / f'{trial.key}-stages'
             stages[stage] = (config, None if stage == 'start' else run)
+
         training, test = people_of(trial, self.work)
         self.results.mkdir(parents=True, exist_ok=True)
         diagnose(stages, training, test, self.results, 0, progress=False)

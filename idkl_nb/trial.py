@@ -110,20 +110,14 @@ MEASURES = ('rank-1', 'mAP', 'mINP')
 
 def commit() -> str:
     "What the code is: the commit, with '-dirty' for changes; else $GIT_COMMIT, or nothing"
-    words = (
-        'git',
-        '-C',
-        str(Path(__file__).parent),
-        'describe',
-        '--always',
-        '--dirty',
-        '--abbrev=12',
-    )
+    folder = str(Path(__file__).parent)
+    words = 'git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=12'
     try:
-        said = subprocess.run(words, capture_output=True, text=True).stdout.strip()
+        described = subprocess.run(words, capture_output=True, text=True).stdout.strip()
     except OSError:  # there is no git
-        said = ''
-    return said or os.environ.get('GIT_COMMIT', '')
+        described = ''
+
+    return described or os.environ.get('GIT_COMMIT', '')
 
 
 def stranger_of(

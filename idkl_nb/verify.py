@@ -8,7 +8,6 @@ __all__ = ['TRAINED', 'CARD', 'TOLERANCE', 'pack', 'unpack', 'test_people', 'ver
 # %% ../nbs/workshop/verify.ipynb #503fcb25
 import json
 import tempfile
-
 from pathlib import Path
 
 import pandas as pd
@@ -28,8 +27,7 @@ from .writers import write_sysu
 
 # %% ../nbs/workshop/verify.ipynb #d8723723
 TRAINED = {  # by method; packed by `pack` from what `make run` left
-    method: WEIGHTS / f'narrow-trained-{method}.safetensors'
-    for method in ('L_b', 'IDKL')
+    method: WEIGHTS / f'narrow-trained-{method}.safetensors' for method in ('L_b', 'IDKL')
 }
 CARD = (
     'Apache License 2.0. Trained on drawn people alone; no real person is in the data. For '

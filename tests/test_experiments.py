@@ -11,6 +11,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from idkl_nb.comparisons import table
+from idkl_nb.computing import compute
 from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
 from idkl_nb.experiments import (
@@ -21,7 +22,6 @@ from idkl_nb.experiments import (
     ROWS,
     Experiment,
     changed,
-    compute,
     experiments_main,
     trials,
 )
