@@ -129,9 +129,6 @@ _EMBEDDED_MODEL = IDKLConfig(
     weights='WORLD_V2',
     reduction='mean',
     stop_gradient=True,
-    lambda_tgsa=2.4,
-    lambda_csa=3.2,
-    lambda_mdr=4.0,
 )
 _EMBEDDED = TrainConfig(
     model=_EMBEDDED_MODEL,

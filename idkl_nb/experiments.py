@@ -156,8 +156,8 @@ STARTS = dict(random=None, WORLD_V1='WORLD_V1', WORLD_V2='WORLD_V2')
 EXPERIMENTS = {
     'harness': Experiment(HARNESS, worlds=(0, 1), base=BEFORE_TUNING),
     'own': Experiment(OWN, worlds=(0, 1)),
-    'harness, new start': Experiment(NEW_HARNESS, worlds=(0, 1), base=changed(BASE, align_from=3)),
-    'own, new start': Experiment(NEW_OWN, worlds=(0, 1), base=BASE),
+    'harness, new start': Experiment(NEW_HARNESS, worlds=(0,), base=changed(BASE, align_from=3)),
+    'own, new start': Experiment(NEW_OWN, worlds=(0,), base=BASE),
     'main': Experiment(MAIN, dials=ENDS, base=BASE),
     'readme': Experiment(MAIN, worlds=(7,), base=BASE),
     'dial': Experiment(MAIN, dials=(0.0, 0.3, World.coupling, 1.0)),
