@@ -22,6 +22,8 @@ from .world import World
 
 # %% ../nbs/workshop/experiments.ipynb #2a0212b9
 BASE = replace(PRESETS['embedded'], precision='no')
+
+
 def changed(
     base: TrainConfig,
     **changes,  # fields of the configuration or of its model
@@ -208,9 +210,7 @@ EXPERIMENTS = {
             'sgd': dict(OFF, method='sgd', lr=0.02),
             'sgd, alpha 10': dict(OFF, method='sgd', lr=0.02, alpha=10.0),
             'four times the steps': dict(OFF, epochs=32, milestones=(20, 28)),
-            'four times the steps, alpha 10': dict(
-                OFF, epochs=32, milestones=(20, 28), alpha=10.0
-            ),
+            'four times the steps, alpha 10': dict(OFF, epochs=32, milestones=(20, 28), alpha=10.0),
         },
         worlds=(11, 12),
     ),
