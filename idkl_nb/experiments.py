@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from .real_trials import compute_real, paper_preset, real_trials
 
 from .computing import compute
 from .config import PRESETS, TrainConfig
 from .evaluate import messages
 from .model import BASELINE
+from .real_trials import compute_real, paper_preset, real_trials
 from .trial import Trial
 from .world import World
 

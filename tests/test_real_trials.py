@@ -40,7 +40,7 @@ def roots(tmp_path_factory):
     folder = tmp_path_factory.mktemp('datasets')
     world = World(3, height=32, width=16)
     return {
-        'SYSU-MM01': write_sysu(world, folder / 'a', range(1, 4), [4], range(5, 8), images=4),
+        'SYSU-MM01': write_sysu(world, folder / 'a', range(1, 4), [4], range(5, 8), images=8),
         'RegDB': write_regdb(world, folder / 'b', range(1, 7), images=2),
         'LLCM': write_llcm(world, folder / 'c', range(1, 4), range(4, 7), images=9),
     }
