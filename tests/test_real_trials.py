@@ -7,17 +7,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from idkl_nb.real_trials import PAPERS, named_rows, paper_preset, real_trials, run_real_trial
 
 from idkl_nb import real_trials as module
 from idkl_nb.config import PRESETS
 from idkl_nb.embed_command import embed_main
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.experiments import experiments_main, real_configs
+from idkl_nb.real_trials import PAPERS, named_rows, paper_preset, real_trials, run_real_trial
 from idkl_nb.training import Trainer
 from idkl_nb.trial import MEASURES, read_runs
 from idkl_nb.world import World
@@ -120,6 +121,23 @@ def test_settings_say_what_is_behind_a_row(killed):
     table = named_rows(rows, settings, real_configs('table4', PRESETS['smoke']))
     assert set(table.index) == {(name, 1, seed) for name in ('L_b', 'IDKL') for seed in (0, 1)}
     assert not len(named_rows(rows, settings, real_configs('main', PRESETS['sysu-paper'])))
+
+
+def test_the_report_reads_the_results(killed, monkeypatch):
+    page = Path(__file__).resolve().parents[1] / 'nbs' / 'evidence' / 'on_real_data.ipynb'
+    monkeypatch.chdir(page.parent)
+    monkeypatch.setenv('IDKL_RESULTS', str(killed.folder / 'results'))
+    names = {}
+    for cell in json.loads(page.read_text(encoding='utf-8'))['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'code' and 'find_spec' not in source:
+            exec(source, names)
+            if 'fig, axes' in source and 'PUBLISHED[measure]' in source:
+                dots = [line.get_xdata() for line in names['axes'][1].lines][1:]
+
+    assert (len(names['four']), names['compared'].loc['IDKL', 'worlds']) == (4, 2)
+    drawn = sorted(value for row in dots for value in row)
+    assert drawn == sorted(read_runs(killed.file)['mAP all'])
 
 
 def evaluated(row, root, work, folder):
