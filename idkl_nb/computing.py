@@ -9,9 +9,8 @@ __all__ = ['prepare', 'compute_row', 'world_of', 'compute']
 import shutil
 from pathlib import Path
 
-from .engine import compute_missing
-
 from .cache_building import build_cache
+from .engine import compute_missing
 from .trial import Trial, people_of, run_trial
 
 # %% ../nbs/workshop/computing.ipynb #c80b1be3

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from .engine import compute_missing
 from torch import nn
 
 from .backbone import load_weights, resnet
 from .cache_building import build_cache
 from .cards import dataset_words
 from .config import TrainConfig
+from .engine import compute_missing
 from .features import embed
 from .protocols import ProtocolScores
 from .readers import read_dataset
