@@ -4,19 +4,22 @@
 
 # %% auto #0
 __all__ = ['BASE', 'OFF', 'LONG', 'ROWS', 'PAPER', 'STEPS', 'HARNESS', 'OWN', 'NEW_HARNESS', 'NEW_OWN', 'BEFORE_TUNING', 'MAIN',
-           'ENDS', 'STARTS', 'EXPERIMENTS', 'changed', 'only', 'way', 'grid', 'own', 'Experiment', 'trials',
-           'Experiments', 'experiments_main']
+           'ENDS', 'STARTS', 'EXPERIMENTS', 'FIGURE5', 'REAL', 'PROGRAM', 'changed', 'only', 'way', 'grid', 'own',
+           'Experiment', 'trials', 'real_configs', 'Experiments', 'experiments_main']
 
 # %% ../nbs/workshop/experiments.ipynb #1cdd479f
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from .computing import compute
 from .config import PRESETS, TrainConfig
+from .evaluate import messages
 from .model import BASELINE
+from .real_trials import compute_real, paper_preset, real_trials
 from .trial import Trial
 from .world import World
 
@@ -223,36 +226,79 @@ def trials(
     name: str,  # of an experiment
     base: TrainConfig | None = None,  # what its rows change; None: its own
     people: tuple = Trial.people,
+    seeds: tuple[int, ...] = (),  # none: those of the experiment
 ) -> dict[tuple, Trial]:
     "The trials of an experiment. Raises ValueError for an unknown one"
     if name not in EXPERIMENTS:
         raise ValueError(f'experiment {name!r}: choose one of {", ".join(EXPERIMENTS)}')
-    return EXPERIMENTS[name].trials(base, people)
+    chosen = EXPERIMENTS[name]
+    return replace(chosen, seeds=seeds or chosen.seeds).trials(base, people)
+
+
+FIGURE5 = {  # one weight at a time; the paper prints the curves without their numbers
+    **grid(lambda_ip=(0.0, 0.05, 0.1, 0.2, 0.5)),
+    **grid(lambda_tgsa=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+    **grid(lambda_csa=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+}
+REAL = dict(main=MAIN, table4=ROWS, figure5=FIGURE5)  # on a dataset
+
+
+def real_configs(
+    name: str,  # of an experiment on a dataset
+    base: TrainConfig,  # what its rows change
+) -> dict[str, TrainConfig]:  # by name of the row
+    "The rows of an experiment on a dataset. Raises ValueError for an unknown one"
+    if name not in REAL:
+        raise ValueError(f'experiment {name!r}: on a dataset, choose of {", ".join(REAL)}')
+    return {row: changed(base, **changes) for row, changes in REAL[name].items()}
 
 # %% ../nbs/workshop/experiments.ipynb #ee8b0627
+PROGRAM = 'python -m idkl_nb.experiments'
+
+
 @dataclass(frozen=True)
 class Experiments:
     "Compute what is missing in the results"
 
-    only: tuple[str, ...] = tuple(EXPERIMENTS)  # which experiments
-    results: Path = Path('nbs/results')  # folder of the small files
+    only: tuple[str, ...] = ()  # which experiments; none named: all
+    results: Path | None = None  # folder of the small files; None: nbs/results, runs/ with --root
     work: Path = Path('runs/experiments')  # of worlds and runs; may be deleted when all is done
     processes: int = 1  # that train at a time
-    preset: str = 'embedded'  # what the trials vary: the preset of nbs/results, or a shorter one
+    preset: Literal[tuple(PRESETS)] | None = None  # what rows vary; None: own, --root: the paper's
+    seeds: tuple[int, ...] = ()  # none named: those of the experiment, 0 with --root
+    root: Path | None = None  # folder of SYSU-MM01, RegDB or LLCM; None: drawn worlds
+    trials: tuple[int, ...] = ()  # of RegDB, 1 to 10; none named: all
 
     def run(self):
         "Raises ValueError for names that are not there"
-        base = None if self.preset == 'embedded' else PRESETS[self.preset]
+        if self.root is not None:
+            with messages(PROGRAM):
+                return self._on_a_dataset()
+        if self.trials:
+            raise ValueError('--trials is a choice of RegDB; name its folder with --root')
+
+        base = None if self.preset in (None, 'embedded') else PRESETS[self.preset]
         people = (5, 1, 4) if self.preset == 'smoke' else Trial.people
-        wanted = [trial for name in self.only for trial in trials(name, base, people).values()]
-        compute(wanted, self.results, self.work, self.processes)
+        wanted = []
+        for name in self.only or EXPERIMENTS:
+            wanted += trials(name, base, people, self.seeds).values()
+        compute(wanted, self.results or Path('nbs/results'), self.work, self.processes)
+
+    def _on_a_dataset(self):
+        "The same with --root"
+        base = PRESETS[self.preset or paper_preset(self.root, self.trials)]
+        configs = {}
+        for name in self.only or REAL:
+            configs |= real_configs(name, base)
+        wanted = real_trials(self.root, configs, self.seeds or (0,), self.trials)
+        compute_real(list(wanted.values()), self.results, self.work, self.processes)
 
 
 def experiments_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "`python -m idkl_nb.experiments`, which `make experiments` calls"
-    tyro.cli(Experiments, prog='python -m idkl_nb.experiments', args=args).run()
+    tyro.cli(Experiments, prog=PROGRAM, args=args).run()
 
 
 if __name__ == '__main__' and '__file__' in globals():
