@@ -49,10 +49,12 @@ def scores() -> str:
     def row(*cells):
         return '| ' + ' | '.join(cells) + ' |'
 
-    worlds = rows.index.get_level_values('world').nunique()
+    worlds = rows.index.to_frame(index=False).groupby('dial').world.nunique()
+    names = {0.0: 'no brightness in common', 0.65: 'the default dial, 0.65'}
+    stops = [f'{names[dial]}: mean of {worlds[dial]} worlds' for dial in worlds.index]
     lines = [
-        row(f'mAP, mean of {worlds} worlds', 'no brightness in common', 'the default dial, 0.65'),
-        row('---', '---', '---'),
+        row('mAP', *stops),
+        row(*['---'] * (len(stops) + 1)),
         row('the start, without any training', *starts),
         row('the baseline of the paper, `L_b`', *means['L_b']),
         row('**IDKL**, preset `embedded`', *means['IDKL']),
