@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,15 +108,15 @@ MEASURES = ('rank-1', 'mAP', 'mINP')
 
 
 def commit() -> str:
-    "What the code is: the commit, with '-dirty' for changes; else $GIT_COMMIT, or nothing"
-    folder = str(Path(__file__).parent)
-    words = 'git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=12'
+    "Which commit the package is of: as its clone says; else $GIT_COMMIT, or nothing"
+    git = Path(__file__).parents[1] / '.git'
     try:
-        described = subprocess.run(words, capture_output=True, text=True).stdout.strip()
-    except OSError:  # there is no git
-        described = ''
-
-    return described or os.environ.get('GIT_COMMIT', '')
+        head = (git / 'HEAD').read_text().strip()
+        if head.startswith('ref: '):
+            head = (git / head.removeprefix('ref: ')).read_text().strip()
+    except OSError:  # no clone, or one whose branches are packed
+        head = os.environ.get('GIT_COMMIT', '')
+    return head[:12]
 
 
 def stranger_of(

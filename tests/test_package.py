@@ -218,9 +218,12 @@ def test_imports_and_help_need_no_more_than_the_runtime_requirements(installed, 
     "Every module that doesn't draw is imported, and every command answers --help"
     names = sorted(Path(name).stem for name in modules if not Path(name).stem.startswith('_'))
     # draw, or look into networks: they need the extra viz, or more
-    viz = ('figures', 'pictures', 'spaces', 'heatmaps', 'diagnosis', 'experiments')
+    viz = ('figures', 'pictures', 'spaces', 'heatmaps', 'diagnosis')
+    probing = ('trial', 'engine', 'computing', 'experiments', 'comparisons', 'stages', 'knowledge')
     imports = ';'.join(
-        f'import idkl_nb.{name}' for name in names if not name.startswith(('explore', *viz))
+        f'import idkl_nb.{name}'
+        for name in names
+        if not name.startswith(('explore', 'real_trials', *viz, *probing))
     )
     told = run(installed, ['-c', f'{HELP}\n{imports}'], tmp_path)
     for name in COMMANDS:

@@ -492,14 +492,14 @@ def test_a_kill_between_the_old_weights_and_the_new_settings(
 
 
 REFUSED = {
-    'a learning rate': (dict(lr=1e-4), r'lr = 0\.0001, began with 0\.001'),
+    'a learning rate': (dict(lr=1e-4), r'lr = 0\.0001, began with 0\.002'),
     'a part of the model': (
         dict(model=replace(config.model, lambda_tgsa=0.1)),
-        r'model\.lambda_tgsa = 0\.1, began with 2\.4',
+        r'model\.lambda_tgsa = 0\.1, began with 0\.6',
     ),
     'weights': (
         dict(model=replace(config.model, weights='other.pth')),
-        r"model\.weights = 'other\.pth', began with 'WORLD_V1'",
+        r"model\.weights = 'other\.pth', began with 'WORLD_V2'",
     ),
     'fewer epochs': (dict(epochs=1), 'epochs = 1, began with 3'),
     'another preset': (
@@ -630,7 +630,7 @@ def test_idkl_train_goes_on(world, tmp_path):
     assert code == 0, printed
     once = (out / 'model' / 'weights.safetensors').read_bytes()
     for words, message in (
-        (('--lr', 1e-4), 'lr = 0.0001, began with 0.001. Leave them out'),
+        (('--lr', 1e-4), 'lr = 0.0001, began with 0.002. Leave them out'),
         (('--preset', 'embedded'), 'P = 8, began with 3'),
     ):
         code, printed = command('--resume', '--out', out, *root, *words)
