@@ -14,14 +14,21 @@ METHOD = {'backbone', 'modality', 'identity', 'purifier', 'tgsa', 'csa', 'mdr', 
 BELOW = ('common', 'fast')  # what the method may stand on, beside itself; `fast_scores`, too
 
 
+def _own(node: ast.ImportFrom):
+    "The module of the package that is imported here, or None; wrapped imports have its full name"
+    if node.level == 1:
+        return node.module
+    package, _, module = node.module.partition('.')
+    return module if package == 'idkl_nb' and module else None
+
+
 def imports(project=root) -> dict:
     "Module -> those of the package that it imports, inside functions too"
     graph = {}
     for path in sorted((project / 'idkl_nb').glob('[a-z]*.py')):
         nodes = ast.walk(ast.parse(path.read_text(encoding='utf-8')))
-        graph[path.stem] = {
-            node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 1
-        }
+        modules = [_own(node) for node in nodes if isinstance(node, ast.ImportFrom)]
+        graph[path.stem] = set(modules) - {None}
     return graph
 
 

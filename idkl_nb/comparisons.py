@@ -53,7 +53,9 @@ def worlds_needed(
     level: float = 0.95,
     power: float = 0.8,  # probability that it is seen
 ) -> int:
-    "How many worlds a paired t test needs to see a difference"
+    "How many worlds a paired t test needs to see a difference. Raises ValueError"
+    if not (spread > 0 and difference > 0):
+        raise ValueError(f'spread and difference must be positive, got {spread} and {difference}')
     count = 2
     while True:
         quantile = student.ppf(0.5 + level / 2, count - 1)

@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['PROBES', 'STRANGERS', 'words_of', 'numbers_of', 'one_hot', 'questions', 'ridge_answers', 'network_answers',
-           'explained', 'read_answers', 'people_to_ask', 'ask', 'ask_a_training']
+           'explained', 'read_answers', 'people_to_ask', 'ask', 'ask_a_training', 'Ask']
 
 # %% ../nbs/workshop/knowledge.ipynb #2ebf76f3
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import tyro
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .checkpoints import load_state
-from .common import INFRARED, VISIBLE, typed
+from .common import INFRARED, VISIBLE, typed, write_bytes
+from .config import PRESETS
 from .diagnosis import features_of
+from .experiments import LONG, MAIN, Experiment
 from .model import IDKL
 from .people import Identity
 from .readers import read_dataset
@@ -230,3 +234,31 @@ def ask_a_training(
         tables[state['step']] = ask(model, trial, records, probes)
     parts = [table.assign(step=step) for step, table in tables.items()]
     return pd.concat(parts).assign(world=trial.world, dial=trial.coupling)
+
+# %% ../nbs/workshop/knowledge.ipynb #3549a3dc
+@dataclass(frozen=True)
+class Ask:
+    "Train both methods, and ask before, half-way and after"
+
+    worlds: tuple[int, ...] = (11, 12, 13)
+    dials: tuple[float, ...] = (0.0, 0.3, World.coupling)
+    results: Path = Path('nbs/results')  # folder of knowledge.csv
+    work: Path = Path('runs/experiments')  # of worlds and runs
+    preset: str = 'embedded'  # 'smoke': a few steps on few people
+
+    def run(self):
+        "Raises as `fit` does"
+        smoke = self.preset == 'smoke'
+        base, people = (PRESETS['smoke'], (5, 1, 4)) if smoke else (LONG, Trial.people)
+        main = Experiment(MAIN, self.worlds, self.dials, base=base)
+
+        parts = []
+        for (method, *_), trial in main.trials(people=people).items():
+            parts.append(ask_a_training(trial, self.work).assign(method=method))
+        self.results.mkdir(parents=True, exist_ok=True)
+        text = pd.concat(parts).to_csv(index=False)
+        write_bytes(self.results / 'knowledge.csv', text.encode())
+
+
+if __name__ == '__main__' and '__file__' in globals():
+    tyro.cli(Ask, prog='python -m idkl_nb.knowledge').run()  # not in the notebook

@@ -125,6 +125,8 @@ class AGWNetwork(nn.Module):
 class AGWObjective:
     "Cross-entropy and weighted triplet (Ye et al., TPAMI 2022)"
 
+    triplet = staticmethod(weighted_triplet)
+
     def __init__(
         self,
         config: IDKLConfig,  # for the label smoothing
@@ -142,7 +144,7 @@ class AGWObjective:
     ) -> Losses:
         "The losses of a batch"
         ce = cross_entropy(features.logits, ids, self.smoothing)
-        return Losses(dict(ce=ce, triplet=weighted_triplet(features.pooled, ids)), self.weights)
+        return Losses(dict(ce=ce, triplet=self.triplet(features.pooled, ids)), self.weights)
 
 
 class AGW(Trainer):

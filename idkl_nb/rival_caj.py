@@ -7,16 +7,15 @@ __all__ = ['exchange', 'joint_batch', 'squared_triplet', 'CAJObjective', 'CAJ']
 
 # %% ../nbs/evidence/rival_caj.ipynb #335d2be7
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from .augmentation import BatchAugment
 from .common import VISIBLE, typed
-from .modality import cross_entropy
-from .model import IDKLConfig, Losses
+from .model import Losses
 from .records import Batch
-from .rival_agw import AGWNetwork, Output, weighted_distances
+from .rival_agw import AGWNetwork, AGWObjective, Output, weighted_distances
 from .training import Trainer
 
 # %% ../nbs/evidence/rival_caj.ipynb #5df6dd8d
@@ -56,27 +55,10 @@ def squared_triplet(
     return F.softplus(difference * difference.abs()).mean()
 
 # %% ../nbs/evidence/rival_caj.ipynb #702e8668
-class CAJObjective:
-    "Cross-entropy and squared triplet over the joint batch (Ye et al., ICCV 2021)"
+class CAJObjective(AGWObjective):
+    "AGW's, with the squared triplet, over the joint batch (Ye et al., ICCV 2021)"
 
-    def __init__(
-        self,
-        config: IDKLConfig,  # for the label smoothing
-        K: int | None = None,  # not needed
-    ):
-        self.smoothing = config.smoothing
-        self.weights = dict(ce=1.0, triplet=1.0)
-
-    @typed
-    def __call__(
-        self,
-        features: Output,  # of a joint batch
-        ids: Int64[Tensor, ' B'],  # class of the identity, from 0
-        modality: Int64[Tensor, ' B'],  # not needed: the loss is the same for all groups
-    ) -> Losses:
-        "The losses of a batch"
-        ce = cross_entropy(features.logits, ids, self.smoothing)
-        return Losses(dict(ce=ce, triplet=squared_triplet(features.pooled, ids)), self.weights)
+    triplet = staticmethod(squared_triplet)
 
 
 class CAJ(Trainer):

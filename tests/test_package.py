@@ -2,6 +2,7 @@
 
 import ast
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -216,15 +217,14 @@ def test_workflows_run_what_the_project_supports():
 
 def test_imports_and_help_need_no_more_than_the_runtime_requirements(installed, tmp_path):
     "Every module that doesn't draw is imported, and every command answers --help"
-    names = sorted(Path(name).stem for name in modules if not Path(name).stem.startswith('_'))
-    # draw, or look into networks: they need the extra viz, or more
-    viz = ('figures', 'pictures', 'spaces', 'heatmaps', 'diagnosis')
-    probing = ('trial', 'engine', 'computing', 'experiments', 'comparisons', 'stages', 'knowledge')
-    imports = ';'.join(
-        f'import idkl_nb.{name}'
-        for name in names
-        if not name.startswith(('explore', 'real_trials', *viz, *probing))
-    )
+    graph = runpy.run_path(str(root / '.ci' / 'graph.py'))['imports']()
+    # draw, or look into networks: they need the extra viz, or more; and all that leans on them
+    more = {name for name in graph if name.startswith('explore')}
+    more |= {'figures', 'pictures', 'spaces', 'heatmaps', 'diagnosis'}
+    while leaning := {name for name in graph if graph[name] & more} - more:
+        more |= leaning
+    assert not more & {'training', 'evaluate', 'embed_command', 'train_command', 'check'}
+    imports = ';'.join(f'import idkl_nb.{name}' for name in sorted(set(graph) - more))
     told = run(installed, ['-c', f'{HELP}\n{imports}'], tmp_path)
     for name in COMMANDS:
         assert f'usage: idkl-{name}' in told

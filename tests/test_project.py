@@ -100,6 +100,7 @@ graph = runpy.run_path(str(root / '.ci' / 'graph.py'))
 def test_modules_make_no_circle_and_the_method_stands_alone():
     "python .ci/graph.py also draws the floors into CONTRIBUTING.md"
     assert not tool('graph', '--check')
+    assert 'model' in graph['imports']()['variants']  # whose import is wrapped
 
 
 @pytest.mark.parametrize(
