@@ -54,4 +54,5 @@ def so_far(
         by_row = paired(by_world, against='L_b').drop(columns='worlds')
         stops[f'dial {dial:g}'] = by_row.reindex(names).assign(mAP=by_world.mean())
     whole = pd.concat(stops, axis=1).reindex(columns=['mAP', 'difference', 'low', 'high'], level=1)
-    return whole.round(1).rename_axis('trained with').fillna('')
+    whole = whole.round(1).astype(object).fillna('')  # the baseline has no difference
+    return whole.rename_axis('trained with')
