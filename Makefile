@@ -55,7 +55,7 @@ audit: setup ## look the installed packages up in a list of known vulnerabilitie
 test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
 	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
 	$(INSTALL) playwright
-	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs tests/browser
+	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist worksteal tests/browser
 
 test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
 	twice=$$(mktemp -d) && for n in 1 2; do IDKL_EXECUTED=$$twice/books IDKL_RUN=smoke IDKL_RUNS=$$twice/runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 tests/notebooks || exit 1; done && rm -r $$twice
