@@ -28,7 +28,7 @@ def methods(
     baseline = dataclasses.replace(config.model, **BASELINE)
     return {'L_b': dataclasses.replace(config, model=baseline), 'IDKL': config}
 
-# %% ../nbs/13_end_to_end.ipynb #e5663cdc
+# %% ../nbs/13_end_to_end.ipynb #33905434
 @typed
 def distances(
     features: Float[Tensor, 'N C'],  # of all test images
@@ -40,7 +40,7 @@ def distances(
     is_query = torch.as_tensor(records.modality == query)
     return retrieval_distances(features[is_query], features[~is_query], rerank=rerank)[:]
 
-
+# %% ../nbs/13_end_to_end.ipynb #448a1556
 @typed
 def evaluate(
     features: Float[Tensor, 'N C'],  # of all test images
@@ -50,22 +50,15 @@ def evaluate(
     "Scores in both directions, with every image of the other modality in the gallery"
     rows = {}
     for query, gallery in ((INFRARED, VISIBLE), (VISIBLE, INFRARED)):
-        query_ids = records.where(modality=query).identity
-        gallery_ids = records.where(modality=gallery).identity
-        scores = retrieval_scores(
-            distances(features, records, query, rerank),
-            torch.as_tensor(query_ids),
-            torch.as_tensor(gallery_ids),
-        )
+        d = distances(features, records, query, rerank)
+        ids = [torch.as_tensor(records.where(modality=m).identity) for m in (query, gallery)]
+        scores = retrieval_scores(d, *ids)
 
-        # the share of right images is what guessing gets at rank 1
-        row = {f'rank-{k}': 100 * scores.rank(k) for k in (1, 5, 10, 20)}
-        row['mAP'] = 100 * scores.mAP
-        row['mINP'] = 100 * scores.mINP
-        row['chance'] = 100 * (query_ids[:, None] == gallery_ids).mean()
-        row['queries'] = scores.valid
-        row['gallery'] = len(gallery_ids)
+        row = {f'rank-{k}': scores.rank(k) for k in (1, 5, 10, 20)}
+        row |= {'mAP': scores.mAP, 'mINP': scores.mINP}
+        row['chance'] = (ids[0][:, None] == ids[1]).double().mean().item()
         rows[f'{MODALITIES[query]} to {MODALITIES[gallery]}'] = row
 
-    table = pd.DataFrame(rows).T.astype({'queries': int, 'gallery': int})
-    return table.rename_axis('query to gallery')
+    counts = [(records.modality == m).sum() for m in (INFRARED, VISIBLE)]
+    percent = 100 * pd.DataFrame(rows).T.rename_axis('query to gallery')
+    return percent.assign(queries=counts, gallery=counts[::-1])

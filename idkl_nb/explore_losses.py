@@ -94,21 +94,24 @@ HATCHES = ('', '//', '..', 'xx', '--')
 def _shares(parts: dict) -> Figure:
     "Each group's share of the total over the steps, and its size at the end"
     total = sum(parts.values())
-    figure = Figure(figsize=(6.4, 2.5), layout='constrained')
+    figure = Figure(figsize=(6.4, 2.8), layout='constrained')
     left, right = figure.subplots(1, 2)
 
     shares = [100 * part / total for part in parts.values()]
     style = dict(colors=COLOURS, labels=parts, edgecolor='white', linewidth=0.5)
     areas = left.stackplot(total.index, *shares, **style)
-    ends = [part.iloc[-1] for part in parts.values()]
-    bars = right.barh(list(parts), ends, color=COLOURS, edgecolor='white')
-    right.invert_yaxis()
-
-    for area, bar, hatch in zip(areas, bars, HATCHES):
+    for area, hatch in zip(areas, HATCHES):
         area.set_hatch(hatch)
-        bar.set_hatch(hatch)
     left.set(title='share of the total, %', xlabel='step', ylim=(0, 100))
-    right.set(title='weight x terms, at the end')
+    left.legend(loc='upper center', bbox_to_anchor=(0.5, -0.25), ncols=3)
+
+    # points and numbers: a term of a thousandth would have a bar that nobody sees
+    ends = [max(part.iloc[-1], 0.0) for part in parts.values()]
+    for row, (end, colour) in enumerate(zip(ends, COLOURS)):
+        right.plot(max(end, 1e-3), row, 'o', color=colour)
+        right.annotate(f'{end:.3g}', (max(end, 1e-3), row), (6, 3), textcoords='offset points')
+    right.set(title='weight x terms, last step', xscale='log', xlim=(7e-4, 20 * max(1, *ends)))
+    right.set(yticks=range(len(parts)), yticklabels=parts, ylim=(len(parts) - 0.5, -0.7))
     return figure
 
 

@@ -71,17 +71,16 @@ def purifier_explorer(
         for title, values in maps.items():
             pair = values[rows, :]  # (2, C, h, w)
             chosen[title] = pair.mean(1) if mean_of_all else pair[:, channel]
-        low = min(pair.min() for pair in chosen.values())
-        high = max(pair.max() for pair in chosen.values())
 
-        # a row for each modality: the image, and the five maps in one scale of colours
+        # a row for each modality: the image, and the five maps; a scale of colours for a column
         board = Board(2, 9, left=0.1, below=0.3)
         for modality, n in enumerate(rows):
             board.show(modality, 0, shown[n])
             board.write(modality, 0, MODALITIES[modality], dy=2.06, va='top')
             for column, (title, pair) in enumerate(chosen.items(), 1):
                 values = pair[modality]
-                board.show(modality, column, values, cmap='cividis', vmin=low, vmax=high)
+                scale = dict(vmin=pair.min(), vmax=pair.max())
+                board.show(modality, column, values, cmap='cividis', **scale)
                 words = f'{values.min():.2f} to {values.max():.2f}'
                 board.write(modality, column, words, dy=2.06, va='top')
         for column, title in enumerate(chosen, 1):

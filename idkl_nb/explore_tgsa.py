@@ -119,8 +119,9 @@ def draw_plane(
     axes[1].set_axis_off()
 
     losses = [*plane.losses, tgsa_loss(a, b).item()]
-    axes[2].plot(losses, color=BLUE, marker='.', markersize=3)
-    axes[2].set(title='loss', xlabel='steps', ylim=(0, None))
+    axes[2].plot(losses, color=BLUE, marker='o', markersize=3)
+    axes[2].set(title=f'loss {losses[-1]:.2f}', xlabel='steps of descent', ylim=(0, None))
+    axes[2].set(xlim=(-1, max(10, len(losses))))
     return figure
 
 # %% ../nbs/workshop/explore_tgsa.ipynb #55de8310

@@ -116,12 +116,13 @@ class Board:
         left: float = 0.1,  # room for words, in widths of a picture
         top: float = 0.5,  # likewise
         below: float = 0.1,  # likewise, below each row
+        inches: float = INCHES,  # width of a picture
     ):
         if rows < 1 or columns < 1:
             raise ValueError(f'nothing to draw: {rows} rows of {columns} pictures')
         self.step = 2 + below  # from one row to the next
         width, height = left + GAP * columns, top + self.step * rows
-        self.figure = Figure(figsize=(INCHES * width, INCHES * height))
+        self.figure = Figure(figsize=(inches * width, inches * height))
         self.ax = self.figure.add_axes((0, 0, 1, 1), frame_on=False, xticks=[], yticks=[])
         self.ax.set(xlim=(-left, GAP * columns), ylim=(self.step * rows, -top))
 

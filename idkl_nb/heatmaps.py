@@ -127,8 +127,9 @@ def show_heat(
 ):
     "Heat over a grey version of the image"
     grey = image @ (0.299, 0.587, 0.114)
-    board.show(row, column, grey, cmap='gray', vmin=0, vmax=1)
-    board.show(row, column, heat, cmap='inferno', vmin=0, vmax=1, alpha=0.75 * heat)
+    style = dict(vmin=0, vmax=1, interpolation='bicubic')  # between the few pixels there are
+    board.show(row, column, grey, cmap='gray', **style)
+    board.show(row, column, heat, cmap='inferno', alpha=0.75 * heat, **style)
 
 
 @picture
@@ -140,11 +141,14 @@ def heat_maps(
     """Images, and each with several heat maps over it (Figure 4 of the paper)
 
     Raises ValueError for maps of another size."""
-    board = Board(len(images), len(maps) + 1, left=1.0 if len(names) else 0.1, top=0.55)
+    left = 0.8 if len(names) else 0.1
+    board = Board(
+        len(images), len(maps) + 1, left=left, top=0.4, inches=1.0
+    )  # large: maps are soft
     shown = pixels(images)
     board.write(0, 0, 'image')
     for row, image in enumerate(shown):
-        board.show(row, 0, image)
+        board.show(row, 0, image, interpolation='bicubic')
     for row, name in enumerate(names):
         board.label_row(row, name)
 

@@ -77,7 +77,9 @@ def loss_curves(
     logs = logs if isinstance(logs, dict) else {'': logs}
     recorded = {column for log in logs.values() for column in log}
     drawn = {title: names for title, names in terms.items() if recorded & set(names)}
-    figure, axes = panels(drawn, width=2.1, ylabel='loss, moving mean')
+    entries = max(len(names) for names in drawn.values()) * len(logs) if drawn else 0
+    height = 2.3 + 0.15 * entries
+    figure, axes = panels(drawn, width=2.1, height=height, ylabel='loss, moving mean')
 
     for ax, (title, names) in zip(axes, drawn.items()):
         names = [name for name in names if name in recorded]
@@ -88,7 +90,7 @@ def loss_curves(
                     label = f'{name} {log_name}'
                     ax.plot(means[name].mean(), dashes, color=colour, label=label)
         ax.set(xlabel='step', yscale='log' if title in log_axes else 'linear')
-        ax.legend()
+        ax.legend(loc='upper center', bbox_to_anchor=(0.5, -0.22))  # below: it hides no curve
     return figure
 
 # %% ../nbs/workshop/pictures.ipynb #2695f2ff

@@ -1,9 +1,12 @@
 "The whole road, small: draw, write, read, train, save, load, embed, score."
 
 import os
+import re
 from dataclasses import fields, replace
 from itertools import product
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -107,3 +110,58 @@ def test_features_of_another_shape_are_refused():
         evaluate(torch.zeros(7), records_of_four())
     with pytest.raises(TypeCheckError, match='features'):
         distances(torch.zeros(7, 2, dtype=torch.int64), records_of_four(), VISIBLE)
+
+
+def chapter():
+    "The Markdown of the committed notebook, and the lines that it printed"
+    path = Path(__file__).resolve().parents[1] / 'nbs' / '13_end_to_end.ipynb'
+    cells = nbformat.read(path, 4).cells
+    prose = ' '.join(cell.source for cell in cells if cell.cell_type == 'markdown')
+    outputs = [out for cell in cells for out in cell.get('outputs', [])]
+    return prose, ''.join(out.get('text', '') for out in outputs).splitlines()
+
+
+def numbers_after(lines, start):
+    "Numbers of the lines that begin so"
+    rows = [line for line in lines if re.match(start, line)]
+    return [[float(x) for x in re.findall(r'(?<= )-?\d+\.?\d*', row)] for row in rows]
+
+
+def test_the_text_is_about_the_losses_of_its_own_run():
+    prose, printed = chapter()
+    before, end = [numbers_after(printed, rf'{epoch}  +\d')[0] for epoch in (2, 7)]
+    assert f'({before[0]:.2f} and {before[1]:.2f})' in prose and abs(before[0] - before[1]) < 0.05
+    assert f'{end[1]:.2f} with IDKL and {end[0]:.2f} without' in prose and end[1] > end[0] + 0.1
+    assert f'({end[3]:.2f} against {end[2]:.2f})' in prose and abs(end[3] - end[2]) < 0.05
+    assert f'{end[4]:.2f} with either' in prose and end[4] == end[5] < 3 * np.log(2)
+
+
+def test_the_text_is_about_the_scores_of_its_own_run():
+    prose, printed = chapter()
+    alone, reranked = np.array(numbers_after(printed, ' *(L_b|IDKL) (infra|visible)')).reshape(
+        2, 4, 9
+    )
+    gain = alone[2:] - alone[:2]  # (directions, scores)
+    assert (abs(alone[:, 0] - 90) < 7).all()  # nine of ten
+    assert f'{gain[0, 0]:.1f} and {gain[1, 0]:.1f} points of rank-1' in prose
+    assert f'{gain[0, 4]:.1f} and {gain[1, 4]:.1f} of mAP' in prose
+    assert f'behind by {-gain[1, 5]:.1f} in one' in prose and gain[0, 5] > 0
+    assert (
+        f'(mAP {reranked[2, 4]} against {reranked[0, 4]})' in prose
+        and reranked[2, 4] < reranked[0, 4]
+    )
+
+
+def test_the_text_is_about_the_mistakes_of_its_own_run():
+    prose, printed = chapter()
+    right = [
+        int(re.search(r'(\d) of 6 right', line)[1]) for line in printed if 'of 6 right' in line
+    ]
+    assert right == [6, 6, 0, 6]
+
+    wrong = {line[:4]: line for line in printed if 'wrong at rank 1' in line}
+    for line in wrong.values():
+        assert 'person 213 12, person 237 12, person 212' in line
+    total = int(re.match(r'IDKL: (\d+)', wrong['IDKL'])[1])
+    worst = sum(map(int, re.findall(r'person \d+ (\d+)', wrong['IDKL'])))
+    assert f"make {worst} of IDKL's {total} mistakes" in prose
