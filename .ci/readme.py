@@ -21,7 +21,7 @@ nbs = root / 'nbs'
 index = nbs / 'index.ipynb'
 PAGES = (index, nbs / 'measured.ipynb', nbs / 'contents.ipynb')  # which have such tables
 SHORT = dict(tgsa='TGSA', csa='CSA', mdr='MDR', metrics='Scores')  # on the map; else the file's
-HEAD = re.compile(r'^\*(\d+) minutes to read(?:.*?Before: (.*?))?\.?\*$', re.M)
+HEAD = re.compile(r'^\*(\d+) minutes to read(?:.*? Before: (.*?)|.*?)\.?\*$', re.M)
 
 
 def cells(path):
