@@ -84,7 +84,7 @@ export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
 	$(BIN)/python .ci/widgets.py nbs/workshop/explore*.ipynb
 
-readme: setup ## write README.md from nbs/index.ipynb
+readme: setup ## fill the tables of the home page, the measured scores and the contents; write README.md from the home page
 	$(BIN)/python .ci/readme.py
 
 docs: setup ## build the site in _docs with Quarto; without Quarto it says how to get it (`make test` checks the pages either way)

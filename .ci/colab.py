@@ -1,7 +1,8 @@
 """Give notebooks their "Open in Colab" badge and the cell that installs what is missing there
 
-Nothing is executed, and a second call changes nothing. `python .ci/colab.py` for all notebooks of
-nbs/, or with the names of some; `--check` only names those that lack one."""
+The home page's badge opens the tour. Nothing is executed, and a second call changes nothing.
+`python .ci/colab.py` for all notebooks of nbs/, or with the names of some; `--check` only names
+those that lack one."""
 
 import json
 import sys
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 if not find_spec('idkl_nb'):  # outside a clone, as on Colab
     %pip install -q "idkl_nb[chapters] @ git+{HOME}"
 import idkl_nb  # before torch: it sets how threads wait"""
+TOUR = '00_tour.ipynb'
 
 
 def notebooks() -> list[Path]:
@@ -59,7 +61,8 @@ def equipped(text, name) -> str:
     intro = cells[place + 1]
     parts = [part for part in ''.join(intro['source']).split('\n\n') if part]
     parts = [part for part in parts if not part.startswith('[![Open in Colab]')]
-    intro['source'] = '\n\n'.join([badge(name), *parts]).splitlines(True)
+    opens = TOUR if name == 'index.ipynb' else name
+    intro['source'] = '\n\n'.join([badge(opens), *parts]).splitlines(True)
     cells.insert(place + 2, code('c01ab000', CELL))
     book['cells'] = cells
     return json.dumps(book, sort_keys=True, indent=1, ensure_ascii=False) + '\n'

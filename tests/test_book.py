@@ -65,7 +65,9 @@ def test_a_page_is_short(path):
 
 @pytest.mark.parametrize('path', [TOUR, *CHAPTERS], ids=name)
 def test_a_cell_is_short(path):
-    long = [cell for cell in cells(path) if cell.cell_type == 'code' and len(lines(cell)) > CELL_LINES]
+    long = [
+        cell for cell in cells(path) if cell.cell_type == 'code' and len(lines(cell)) > CELL_LINES
+    ]
     assert not long, f'{len(lines(long[0]))} lines: {lines(long[0])[:2]}'
 
 

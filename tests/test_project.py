@@ -141,7 +141,7 @@ def test_notebooks_tests_and_tools_are_formatted_and_linted():
 def test_outputs_are_fit_to_publish(name):
     outputs = [out for cell in code[name] for out in cell['outputs']]
     assert not [out for out in outputs if out['output_type'] == 'error']
-    if name != 'index.ipynb':
+    if name not in ('index.ipynb', 'contents.ipynb'):  # which compute nothing for the reader
         assert outputs, 'a reader of the page would see no result'
     assert not any(
         'application/vnd.jupyter.widget-view+json' in out.get('data', {}) for out in outputs
@@ -295,20 +295,69 @@ def test_readme_is_written_from_the_index():
     subprocess.run([sys.executable, root / '.ci' / 'readme.py', '--check'], check=True)
 
 
-def test_results_in_the_readme_are_those_of_the_notebook():
+def said(name):
+    "The prose of a page"
+    return '\n\n'.join(source(cell) for cell in pages[name] if cell['cell_type'] == 'markdown')
+
+
+def test_measured_results_are_those_of_the_last_notebook():
     printed = ''.join(
         ''.join(out.get('text', ''))
         for cell in code['13_end_to_end.ipynb']
         for out in cell['outputs']
     )
-    rows = re.findall(
-        r'^ *(?:L_b|IDKL) +(?:infrared|visible) to .*$',
-        (root / 'README.md').read_text(encoding='utf-8'),
-        re.M,
-    )
+    rows = re.findall(r'^ *(?:L_b|IDKL) +(?:infrared|visible) to .*$', said('measured.ipynb'), re.M)
     assert len(rows) == 8  # two methods, two directions, without and with re-ranking
     for row in rows:
         assert row in printed, row
+
+
+def test_a_stranger_learns_from_the_readme_how_to_begin():
+    text = (root / 'README.md').read_text(encoding='utf-8')
+    for words in ('git clone ', 'make run ', 'make test ', 'IDKL minus `L_b`', '## Ethics'):
+        assert words in text, words
+    places = re.findall(r'\]\((?!https?:|#)([^)#]+)', text)
+    assert len(places) > 20 and not [place for place in places if not (root / place).exists()]
+
+
+def test_the_first_button_opens_the_tour():
+    _, intro = said('index.ipynb').split('\n\n', 1)
+    badge, link = re.findall(r'\]\(([^()]*\.ipynb)\)', intro)[:2]
+    assert badge.endswith('/blob/main/nbs/00_tour.ipynb') and link == '00_tour.ipynb'
+
+
+readme = runpy.run_path(str(root / '.ci' / 'readme.py'))
+
+
+@pytest.mark.parametrize(
+    'line, minutes, before',
+    [
+        ('*9 minutes to read, 300 s to run. Before: [a](02_metrics.ipynb), b.*', '9', None),
+        ('*4 minutes to read, 1 s to run.*', '4', ''),
+        ('About 9 minutes to read.', None, None),
+    ],
+)
+def test_the_head_of_a_page_is_understood(line, minutes, before):
+    found = readme['HEAD'].search(f'[![badge](x)](y)\n\n{line}\n\nText.')
+    assert (found and found[1]) == minutes
+    if found:
+        assert found[2] == ('[a](02_metrics.ipynb), b' if before is None else None)
+
+
+def test_contents_list_every_page_once():
+    links = re.findall(r'^\| \[.*?\]\(([^)]*)\)', said('contents.ipynb'), re.M)
+    assert sorted(links) == sorted({*pages, 'references.qmd'} - {'index.ipynb', 'contents.ipynb'})
+
+
+def test_the_map_has_every_chapter_after_what_it_needs():
+    names = re.findall(
+        r'^\| \[(.+?)\]\(([\d\w]+\.ipynb)\) \| .* \| (.*) \|$', said('index.ipynb'), re.M
+    )
+    assert [file for _, file, _ in names] == [name for name in pages if re.match(r'\d', name)]
+    before = {'-'}
+    for name, _, needs in names:
+        assert before.issuperset(needs.split(', ')), name
+        before.add(name)
 
 
 def test_sidebar_lists_every_chapter():

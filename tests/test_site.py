@@ -255,6 +255,48 @@ def test_symbols_name_what_there_is():
     assert quoted >= set(range(1, 22)) - {4, 6, 14}
 
 
+def sources(name, kinds=('markdown', 'code')):
+    cells = json.loads((root / 'nbs' / name).read_text(encoding='utf-8'))['cells']
+    return '\n\n'.join(''.join(cell['source']) for cell in cells if cell['cell_type'] in kinds)
+
+
+WANTED = (
+    'query gallery rank-1 CMC AP mAP INP mINP tap neck albedo coupling dial identity modality '
+    'camera re-ranking probe affinity stop-gradient GeM logits single-shot multi-shot all-search '
+    'indoor-search world seed interval'
+).split() + ['P x K', 'batch-hard triplet', 'warm start']
+
+
+def test_the_glossary_has_the_words_of_the_field():
+    "Sorted, one sentence each, with a link to a page that uses the word"
+    text = sources('symbols.ipynb', ('markdown',)).partition('\n## Glossary\n')[2]
+    rows = re.findall(r'^\| \*\*(.+?)\*\* \| (.+) \| \[.+\]\((.+)\) \|$', text, re.M)
+    terms = [term for term, _, _ in rows]
+    assert terms == sorted(terms, key=str.lower)
+    assert not set(WANTED) - {word for term in terms for word in term.split(', ')}
+
+    for term, sentence, page in rows:
+        assert re.match(r'[A-Z].*\.$', sentence) and '. ' not in sentence, term
+        words = [re.sub(r'[\W_]+', ' ', word).lower() for word in term.split(', ')]
+        words += re.findall(r'^[A-Z][\w -]+(?=:)', sentence)  # what letters stand for
+        used = re.sub(r'[\W_]+', ' ', sources(page).replace('\\times', 'x')).lower()
+        assert any(word.lower() in used for word in words), f'{term} does not occur in {page}'
+
+
+def test_the_lesson_fills_its_minutes():
+    text = sources('teachers.ipynb', ('markdown',))
+    rows = re.findall(r'^\| (\d+)-(\d+) \| (\w+) \|', text, re.M)
+    times = [(int(start), int(end)) for start, end, _ in rows]
+    assert times[0][0] == 0 and times[-1][1] == 90
+    assert all(end == start for (_, end), (start, _) in zip(times, times[1:]))
+
+    # and the picture shows the same
+    drawn = sources('teachers.ipynb', ('code',)).partition('lesson = [')[2]
+    pieces = re.findall(r"\((\d+), '(\w+)',", drawn)
+    own = [(str(end - start), who) for (start, end), (_, _, who) in zip(times, rows)]
+    assert pieces == own
+
+
 def test_the_references_are_whole():
     "Every entry has what a citation needs, and every author that a chapter names is in one"
     text = (root / 'nbs' / 'references.bib').read_text(encoding='utf-8')
