@@ -18,8 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .backbone import GeM, read_weights, resnet, take_weights
+from .backbone import GeM
 from .common import DataError, make_folder, write_bytes
+from .common_resnets import resnet
+from .common_weights import read_weights, take_weights
 from .model import Embedder
 
 # %% ../nbs/workshop/checkpoints.ipynb #b05000d1

@@ -17,9 +17,10 @@ from pathlib import Path
 import pandas as pd
 from torch import nn
 
-from .backbone import load_weights, resnet
 from .cache_building import build_cache
 from .cards import dataset_words
+from .common_resnets import resnet
+from .common_weights import load_weights
 from .config import TrainConfig
 from .engine import compute_missing
 from .features import embed

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CHANNELS, BNNeck, GeM, load_weights, resnet
+from .backbone import BNNeck, GeM
 from .common import typed
+from .common_resnets import CHANNELS, resnet
+from .common_weights import load_weights
 from .identity import pairwise_distances
 from .modality import cross_entropy
 from .model import IDKLConfig, Losses

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CHANNELS
 from .common import full_precision, typed
+from .common_resnets import CHANNELS
 from .identity import batch_hard_triplet, pairwise_distances
 from .modality import cross_entropy
 from .model import IDKLConfig, Losses

@@ -17,10 +17,11 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from .backbone import load_weights, resnet
 from .cards import dataset_words, judge
 from .check import check
 from .common import DataError, make_folder
+from .common_resnets import resnet
+from .common_weights import load_weights
 from .config import PRESETS, TrainConfig
 from .devices import training_on
 from .evaluate import messages

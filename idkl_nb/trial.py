@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from .backbone import PACKAGED
 from .common import write_bytes
+from .common_weights import PACKAGED
 from .config import TrainConfig
 from .diagnosis import features_of, probe
 from .end_to_end import evaluate

@@ -16,7 +16,7 @@ import tyro
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from .backbone import WEIGHTS
+from .common_weights import WEIGHTS
 from .config import TrainConfig
 from .end_to_end import evaluate
 from .features import embed

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .augmentation import BatchAugment
-from .backbone import resnet
 from .common import VISIBLE, typed
+from .common_resnets import resnet
 from .devices import choose_precision, make_accelerator
 from .people import Identity
 from .threads import cores_of_process

@@ -12,8 +12,10 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 from torchvision.models import resnet18, resnet50
 
-from idkl_nb.backbone import BNNeck, DualBranch, GeM, gem, load_weights, read_weights, resnet
+from idkl_nb.backbone import BNNeck, DualBranch, GeM, gem
 from idkl_nb.checkpoints import CheckpointError, load_released_checkpoint
+from idkl_nb.common_resnets import resnet
+from idkl_nb.common_weights import load_weights, read_weights
 from idkl_nb.model import IDKL, IDKLConfig
 
 devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
@@ -35,6 +37,18 @@ def test_a_learned_exponent_pools_as_a_fixed_one(p, device):
 
 def test_gem_has_the_slope_of_finite_differences():
     assert gradcheck(gem, torch.rand(2, 3, 2, 2, dtype=torch.float64, requires_grad=True) + 0.1)
+
+
+def test_gem_is_the_power_mean_of_torch():
+    maps = torch.rand(20, 3, 4, 5)
+    sums = nn.functional.lp_pool2d(maps, 3.0, (4, 5)).flatten(1)
+    assert_close(gem(maps), sums / (4 * 5) ** (1 / 3))
+
+
+def test_a_larger_exponent_pools_to_more():
+    learned = GeM(learn=True)
+    learned(torch.rand(20, 3, 4, 5)).sum().backward()
+    assert learned.p.grad > 0
 
 
 def test_gem_wants_maps_and_a_number():
@@ -74,6 +88,38 @@ def test_images_have_three_channels():
                 road(images)
     with pytest.raises(TypeCheckError, match="parameter 'pooled'"):
         BNNeck(3)(torch.rand(3))
+
+
+def reached(net, loss):
+    "Names of the parameters that get a gradient"
+    net.zero_grad()
+    loss.backward()
+    slopes = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    return {name for name, slope in slopes.items() if slope.abs().sum() > 0}
+
+
+def test_no_parameter_is_idle():
+    net, images = DualBranch('narrow'), torch.rand(4, 3, 64, 32)
+    both = reached(net, sum(branch[-1].square().mean() for branch in net(images)))
+    assert both == {name for name, _ in net.named_parameters()}
+    specific = reached(net, net(images).specific[-1].square().mean())
+    assert {name.split('.')[0] for name in specific} == {'theta', 'psi'}
+
+
+@pytest.mark.parametrize('device', devices)
+def test_the_shared_map_is_the_same_on_every_device(device):
+    net, images = DualBranch('narrow').eval().requires_grad_(False), torch.rand(4, 3, 64, 32)
+    expected = net.shared(images)
+    assert torch.equal(expected, net(images).shared[-1])
+    assert_close(net.to(device).shared(images.to(device)).cpu(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_neck_normalises_without_a_shift():
+    neck = BNNeck(3)
+    necked = neck(torch.rand(64, 3) * 5 + 2).detach()
+    assert_close(necked.mean(0), torch.zeros(3), atol=1e-4, rtol=0.0)
+    assert_close(necked.var(0, unbiased=False), torch.ones(3), atol=1e-3, rtol=0.0)
+    assert [name for name, _ in neck.named_parameters()] == ['norm.weight']
 
 
 def counted(net):

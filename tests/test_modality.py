@@ -3,6 +3,7 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -32,6 +33,25 @@ def test_any_shape_and_dtype_turns_round(dtype, shape):
     x = torch.rand(shape, dtype=dtype, requires_grad=True)
     reverse_gradient(x, 2).sum().backward()
     assert_close(x.grad, torch.full(shape, -2.0, dtype=dtype))
+
+
+def test_turned_round_twice_is_not_turned_round():
+    x = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda x: reverse_gradient(reverse_gradient(x, 2.0), 0.5).square(), x)
+
+
+def test_confusers_and_discriminators_differ_in_one_sign():
+    maps = [torch.rand(4, c, 3, 2, requires_grad=True) for c in (8, 16)]
+    heads = ModalityHeads((8, 16), reverse=True)
+
+    def gradients(reverse):
+        heads.reverse = reverse
+        loss = modality_loss(heads(maps), torch.tensor([0, 1, 0, 1]))
+        return torch.autograd.grad(loss, [heads.heads[0][0].weight, *maps])
+
+    (confuser, *hidden), (discriminator, *shown) = gradients(True), gradients(False)
+    assert torch.equal(confuser, discriminator)
+    assert all(torch.equal(a, -b) and a.abs().max() > 0 for a, b in zip(hidden, shown))
 
 
 def test_each_classifier_wants_its_map():

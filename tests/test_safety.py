@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from idkl_nb.backbone import PACKAGED
+from idkl_nb.common_weights import PACKAGED
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from idkl_nb.backbone import PACKAGED, load_weights, resnet
+from idkl_nb.common_resnets import resnet
+from idkl_nb.common_weights import PACKAGED, load_weights
 from idkl_nb.wardrobe import BOTTOMS, PATTERNS, TOPS
 from idkl_nb.warm_start import (
     NAMES,
