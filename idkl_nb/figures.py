@@ -170,8 +170,7 @@ def sheet(
     margins = ((0, gap), (0, gap), (0, 0))
     lines = []
     for images in rows.values():
-        coarse = [np.asarray(x) // 16 * 17 for x in images]  # noise that nobody sees costs bytes
-        padded = [np.pad(x, margins, constant_values=255) for x in coarse]
+        padded = [np.pad(np.asarray(x), margins, constant_values=255) for x in images]
         lines.append(np.hstack(padded))
     grid = np.vstack(lines)  # (height, width, 3)
 
