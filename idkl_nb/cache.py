@@ -17,9 +17,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .batches import PKSampler, ordered_loader, planned_loader
+from .batches import PKSampler
 from .common import DataError, typed
 from .images import Images
+from .loaders import ordered_loader, planned_loader
 from .records import Batch, Records
 
 # %% ../nbs/workshop/cache.ipynb #16b32011

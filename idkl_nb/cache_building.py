@@ -19,10 +19,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .batches import start_method
 from .cache import CACHE_FORMAT, ImageCache, cache_description
 from .common import ABANDONED, DataError, open_unfinished, remove_abandoned
 from .images import Images, check_size, resize_transform
+from .loaders import start_method
 from .records import Records
 
 # %% ../nbs/workshop/cache_building.ipynb #d03fb030

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'BLUE', 'ORANGE', 'DASHES', 'MARKERS', 'LOOK', 'INCHES', 'GAP', 'picture', 'Figure', 'to_array', 'panels',
-           'Board']
+           'Board', 'sheet']
 
 # %% ../nbs/workshop/figures.ipynb #e92febf2
 import functools
@@ -159,3 +159,27 @@ class Board:
     def label_row(self, row: int, words: str):
         "Words to the left of a row"
         self.write(row, 0, words, dx=-0.12, dy=1.0, ha='right', va='center')
+
+# %% ../nbs/workshop/figures.ipynb #a5d9ad01
+def sheet(
+    rows: dict,  # by the words beside it: images of one size, (H, W, 3)
+    gap: int = 4,  # pixels between images
+    margin: int = 66,  # pixels for the words on the left
+) -> Figure:
+    "Images in rows as they are, words to the left of each row"
+    margins = ((0, gap), (0, gap), (0, 0))
+    lines = []
+    for images in rows.values():
+        padded = [np.pad(np.asarray(x), margins, constant_values=255) for x in images]
+        lines.append(np.hstack(padded))
+    grid = np.vstack(lines)  # (height, width, 3)
+
+    height, width = grid.shape[:2]
+    figure = Figure(figsize=((width + margin) / 100, height / 100), dpi=100)
+    share = margin / (width + margin)
+    ax = figure.add_axes((share, 0, 1 - share, 1), frame_on=False, xticks=[])
+    ax.imshow(grid, interpolation='nearest', aspect='auto')
+    middles = (np.arange(len(rows)) + 0.5) * height / len(rows)
+    ax.set_yticks(middles, rows)
+    ax.tick_params(length=0)
+    return figure

@@ -19,6 +19,7 @@ from idkl_nb.wardrobe import (
     Garments,
     Material,
     Piece,
+    check_numbers,
     dye,
     make_garment,
     pick,
@@ -54,7 +55,8 @@ def make_identity(
     number: int,  # >= 0, who of them
     garments: Garments = GARMENTS,  # what they can wear
 ) -> Identity:
-    "One person, always the same for the same arguments"
+    "One person, always the same for the same arguments. Raises ValueError for a number below 0"
+    check_numbers(identity=number)
     rng = stream(seed, PERSON, number)
 
     def surface(colours, albedos):

@@ -10,9 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from .augmentation import step_generator
-from .batches import PKSampler, start_method
+from .batches import PKSampler
 from .cache import CachedImages, whole_batch
 from .config import TrainConfig
+from .loaders import start_method
 from .records import Batch
 
 # %% ../nbs/workshop/plan.ipynb #6f37c642

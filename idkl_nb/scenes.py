@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLACE', 'SENSOR', 'VIEW', 'NOISE', 'SURFACES', 'THINGS', 'FLOORS', 'WAYS', 'SUPER', 'ROOM', 'OCCLUDERS', 'CLEAR',
-           'Camera', 'make_camera', 'draw_scene', 'View', 'make_view', 'paint_occluder', 'sensor_tables', 'noise_tile',
-           'expose']
+           'Camera', 'check_modality', 'make_camera', 'draw_scene', 'View', 'make_view', 'paint_occluder',
+           'sensor_tables', 'noise_tile', 'expose', 'check_world']
 
 # %% ../nbs/workshop/scenes.ipynb #0e91b4cf
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .common import INFRARED, VISIBLE
-from .wardrobe import FAR, Material, Piece, dye, pick, stream
+from .wardrobe import FAR, Garments, Material, Piece, check_numbers, dye, pick, stream
 
 # %% ../nbs/workshop/scenes.ipynb #65cd4354
 PLACE, SENSOR, VIEW, NOISE = range(2, 6)  # tags of random streams; 1 is PERSON of `people`
@@ -69,6 +69,14 @@ class Camera:
     trim: Material  # what things and marks are made of
 
 
+def check_modality(modality: int):
+    "Raise ValueError for what is neither VISIBLE nor INFRARED"
+    if modality not in (VISIBLE, INFRARED):
+        raise ValueError(
+            f'modality must be 0 (visible) or 1 (infrared), got {modality}; use VISIBLE or INFRARED'
+        )
+
+
 @lru_cache(maxsize=1024)
 def make_camera(
     seed: int,  # >= 0, whose cameras
@@ -76,7 +84,10 @@ def make_camera(
     number: int,  # >= 0, which of them
     modality: int,  # VISIBLE or INFRARED
 ) -> Camera:
-    "One camera as it sees in one spectrum, always the same for the same arguments"
+    "One camera in one spectrum, always the same for the same arguments. Raises ValueError"
+    check_modality(modality)
+    check_numbers(camera=number)
+
     # the place belongs to the number, the sensor to the spectrum as well
     place = stream(seed, PLACE, number)
     things = pick(place, THINGS)
@@ -165,7 +176,10 @@ def make_view(
     camera: int,  # >= 0
     index: int,  # >= 0, which picture of this person by this camera
 ) -> View:
-    "A random view that belongs to this picture"
+    "A random view that belongs to this picture. Raises ValueError for numbers out of range"
+    check_modality(modality)
+    check_numbers(identity=identity, camera=camera, index=index)
+
     rng = stream(seed, VIEW, identity, modality, camera, index)
     heading, phase, stride, scale, x, y, left, top, place = rng.random(9).tolist()
 
@@ -246,3 +260,27 @@ def expose(
     noise = noise_tile(h, w, pixels.shape[-1])[y : y + h, x : x + w]
     pixels = pixels * light + camera.noise * noise
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8).squeeze()).convert('RGB')
+
+# %% ../nbs/workshop/scenes.ipynb #bedef015
+def check_world(
+    world,  # with the five fields of `World`
+):
+    "Raise ValueError for a field out of range, in words that say what to give"
+    check_numbers(seed=world.seed)
+    if not 0 <= world.coupling <= 1:
+        raise ValueError(
+            'coupling must be from 0 (all specific) to 1 (all shared), '
+            f'got {world.coupling}; the default is 0.65'
+        )
+    if not isinstance(world.garments, Garments):
+        raise ValueError(
+            'garments must be Garments(...), for example '
+            'Garments(tops={**TOPS, "poncho": (.6, .3)}), '
+            f'got {type(world.garments).__name__}'
+        )
+
+    if world.height < 32 or world.width < 16:
+        raise ValueError(
+            'images must be at least 32 high and 16 wide, '
+            f'got height={world.height}, width={world.width}; try 64 and 32'
+        )

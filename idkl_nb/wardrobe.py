@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAR', 'PALETTE', 'JITTER', 'OWN_ALBEDO', 'CONTRAST', 'CHECK', 'TOPS', 'BOTTOMS', 'PATTERNS', 'HAIR', 'HATS', 'BAGS',
-           'SKINS', 'HAIRS', 'GARMENTS', 'Material', 'dye', 'accent', 'Garments', 'Piece', 'stream', 'pick',
-           'make_garment']
+           'SKINS', 'HAIRS', 'GARMENTS', 'Material', 'dye', 'accent', 'Garments', 'Piece', 'stream', 'check_numbers',
+           'pick', 'make_garment']
 
 # %% ../nbs/workshop/wardrobe.ipynb #e38a7d0a
 from dataclasses import dataclass, replace
@@ -240,6 +240,16 @@ def stream(
 ) -> np.random.Generator:
     "The random stream that belongs to these numbers, and to no others"
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+
+
+def check_numbers(**numbers):
+    "Raise ValueError for a number, given by name, that is not whole or below 0"
+    for name, value in numbers.items():
+        if value < 0 or value != int(value):
+            raise ValueError(
+                f'{name} must be a whole number, 0 or more, got {value}; people, cameras, pictures '
+                'and seeds count from 0'
+            )
 
 
 def pick(
