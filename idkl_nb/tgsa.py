@@ -30,7 +30,7 @@ def log_affinity(
     "Logarithm of `affinity`, finite where that is zero"
     return log_rows(pairwise_distances(a, b))
 
-
+# %% ../nbs/08_tgsa.ipynb #30657b01
 @typed
 def affinity(
     a: Float[Tensor, 'N C'],
@@ -48,7 +48,7 @@ def kl_rows(
     "KL(P, Q) = sum of P log(P/Q) of every row"
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
-# %% ../nbs/08_tgsa.ipynb #1b4a0cb0
+# %% ../nbs/08_tgsa.ipynb #68fba8b8
 @typed
 def reduce_rows(
     rows: Float[Tensor, ' N'],
@@ -57,7 +57,7 @@ def reduce_rows(
     "Sum or mean of one number a row"
     return rows.sum() if reduction == 'sum' else rows.mean()
 
-# %% ../nbs/08_tgsa.ipynb #d517b94f
+
 def tgsa_rows(
     a: Float[Tensor, 'N C'],
     b: Float[Tensor, 'N C'],  # row i belongs to row i of `a`
@@ -68,7 +68,7 @@ def tgsa_rows(
     bb = log_affinity(b, b)  # (N, N)
     return kl_rows(aa, bb) + kl_rows(aa, ab) + kl_rows(ab, bb)
 
-
+# %% ../nbs/08_tgsa.ipynb #8ea5bdd6
 @typed
 def tgsa_loss(
     a: Float[Tensor, 'N C'],  # features of N images

@@ -45,6 +45,16 @@ def test_the_divergence_is_that_of_the_shared_from_the_specific_predictions(logi
     assert csa_loss(q, p).item() == pytest.approx(0.3681, abs=1e-4)
 
 
+def test_orders_and_a_number_added_to_all_logits_do_not_matter(logits):
+    shared, specific = logits
+    images, people = torch.randperm(24), torch.randperm(7)
+    close = dict(rtol=0, atol=1e-4)
+    shuffled = csa_loss(shared[images][:, people], specific[images][:, people])
+    assert_close(shuffled, csa_loss(*logits), **close)
+    lifted = csa_loss(shared + torch.randn(24, 1), specific + torch.randn(24, 1))
+    assert_close(lifted, csa_loss(*logits), **close)
+
+
 def test_gradient_is_that_of_finite_differences():
     x, y = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True).unbind()
     assert gradcheck(csa_loss, (x, y))

@@ -64,6 +64,12 @@ def test_the_loss_is_alignment_of_features_and_divergence_of_predictions(inputs)
     assert_close(mdr_loss(*inputs, 'mean'), mdr_loss(*inputs) / 12)
 
 
+def test_the_order_of_the_pairs_does_not_matter(inputs):
+    order = torch.randperm(12)
+    shuffled = mdr_loss(*[x[order] for x in inputs])
+    assert_close(shuffled, mdr_loss(*inputs), rtol=0, atol=1e-3)
+
+
 def test_gradient_is_that_of_finite_differences():
     parts = torch.randn(4, 4, 3, dtype=torch.float64, requires_grad=True)
     assert gradcheck(mdr_loss, tuple(parts.unbind()))

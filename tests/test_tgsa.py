@@ -92,6 +92,21 @@ def test_gradient_of_kl_is_that_of_finite_differences():
     assert gradcheck(lambda x, y: kl_rows(log_rows(x), log_rows(y)), (x, y))
 
 
+def test_gradient_of_the_loss_is_that_of_finite_differences():
+    double = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(tgsa_loss, tuple(double.unbind()))
+
+
+def test_neither_a_common_order_nor_a_common_movement_matters(groups):
+    a, b = groups
+    order, shift = torch.randperm(12), torch.randn(5)
+    turn = torch.linalg.qr(torch.randn(5, 5))[0]
+    close = dict(rtol=0, atol=1e-3)
+    assert_close(tgsa_loss(a[order], b[order]), tgsa_loss(a, b), **close)
+    assert_close(tgsa_loss(a @ turn + shift, b @ turn + shift), tgsa_loss(a, b), **close)
+    assert (tgsa_loss(a[order], b) - tgsa_loss(a, b)).abs() > 1
+
+
 @pytest.mark.parametrize(
     'call, words',
     [
@@ -183,6 +198,25 @@ def test_rounding_pretends_no_difference_and_leaves_the_gradient():
 def test_distillation_names_what_does_not_fit(branches, changes, words):
     with pytest.raises(TypeCheckError, match=words):
         distillation_loss(**branches | changes(branches))
+
+
+def test_the_order_of_a_batch_does_not_matter(branches):
+    order = torch.randperm(24)
+    shuffled = {name: values[order] for name, values in branches.items()}
+    assert_close(distillation_loss(**shuffled), distillation_loss(**branches), rtol=0, atol=1e-4)
+    mean = distillation_loss(**shuffled, reduction='mean')
+    assert_close(24 * mean, distillation_loss(**branches), rtol=0, atol=1e-4)
+
+
+def test_visible_images_do_not_feel_infrared_ones(branches):
+    infrared = branches['modality'] == 1
+
+    def visible_gradient(change):
+        x = branches['shared'].clone().requires_grad_()
+        changed = branches | dict(shared=x + change * infrared[:, None])
+        return torch.autograd.grad(distillation_loss(**changed), x)[0][~infrared]
+
+    assert_close(visible_gradient(0.0), visible_gradient(5.0), rtol=0, atol=1e-6)
 
 
 def test_distillation_wants_names():
