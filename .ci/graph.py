@@ -10,7 +10,17 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
-METHOD = {'backbone', 'modality', 'identity', 'purifier', 'tgsa', 'csa', 'mdr', 'model'}
+METHOD = {
+    'backbone',
+    'modality',
+    'identity',
+    'normalisation',
+    'purifier',
+    'tgsa',
+    'csa',
+    'mdr',
+    'model',
+}
 BELOW = ('common', 'fast')  # what the method may stand on, beside itself; `fast_scores`, too
 
 

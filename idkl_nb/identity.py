@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .common import full_precision, typed
 from .modality import cross_entropy, modality_loss
 
-# %% ../nbs/06_identity.ipynb #244ce1a4
+# %% ../nbs/06_identity.ipynb #42209ec4
 def _without_autocast(device: torch.device):
     "Half precision off, on devices that know it"
     if torch.amp.is_autocast_available(device.type):
@@ -29,7 +29,7 @@ def _without_autocast(device: torch.device):
 def pairwise_distances(
     a: Float[Tensor, 'N C'],
     b: Float[Tensor, 'M C'],
-    squared: bool = False,  # leave the root away
+    squared: bool = False,  # without the root
     eps: float = 1e-12,  # smaller squares are raised to this before the root, and get no gradient
 ) -> Float[Tensor, 'N M']:  # float32 for half-precision vectors
     "Euclidean distances between all rows of `a` and all rows of `b`"
@@ -48,10 +48,7 @@ class Hardest(NamedTuple):
 
 
 @typed
-def hardest(
-    features: Float[Tensor, 'B C'],
-    ids: Int[Tensor, ' B'],
-) -> Hardest:
+def hardest(features: Float[Tensor, 'B C'], ids: Int[Tensor, ' B']) -> Hardest:
     "Hardest positive and negative of each anchor (Hermans et al., 2017)"
     d = pairwise_distances(features, features)  # (B, B)
     same = ids[:, None] == ids  # (B, B)
@@ -92,14 +89,14 @@ def reid_loss(
 BranchOutput = tuple[  # what one branch says of a batch
     Float[Tensor, 'B C'],  # pooled
     Float[Tensor, 'B identities'],  # logits
-    list[Float[Tensor, 'B 2']],  # logits of the modality classifiers
+    list[Float[Tensor, 'B 2']],  # logits of the modality classifiers; none: no such term
 ]
 
-
+# %% ../nbs/06_identity.ipynb #b3d813d9
 @typed
 def base_loss(
-    shared: BranchOutput,  # pooled, logits, and those of the confusers; no confusers: no C
-    specific: BranchOutput,  # pooled, logits, and those of the discriminators; likewise D
+    shared: BranchOutput,  # with guesses of the confusers
+    specific: BranchOutput,  # with guesses of the discriminators
     ids: Int64[Tensor, ' B'],  # class of the identity
     modality: Int64[Tensor, ' B'],  # 0 visible, 1 infrared
     margin: float = 0.3,  # of the triplets
@@ -109,9 +106,7 @@ def base_loss(
     terms = {}
     for branch, output, classifier in (('sh', shared, 'C'), ('sp', specific, 'D')):
         pooled, logits, guesses = output
-        ce, triplet = reid_loss(pooled, logits, ids, margin, smoothing)
-        terms[f'ce_{branch}'] = ce
-        terms[f'triplet_{branch}'] = triplet
-        if guesses:
-            terms[classifier] = modality_loss(guesses, modality)
+        losses = reid_loss(pooled, logits, ids, margin, smoothing)
+        terms |= zip((f'ce_{branch}', f'triplet_{branch}'), losses)
+        terms |= {classifier: modality_loss(guesses, modality)} if guesses else {}
     return terms

@@ -11,12 +11,12 @@ from torch.testing import assert_close
 from idkl_nb.backbone import gem
 from idkl_nb.common import INFRARED, VISIBLE
 from idkl_nb.identity import pairwise_distances, reid_loss
+from idkl_nb.normalisation import instance_norm
 from idkl_nb.purifier import (
     InformationPurifier,
     centre_distances,
     enhancing_loss,
     entropy,
-    instance_norm,
     pool_three,
     purifier_loss,
     reducing_loss,
