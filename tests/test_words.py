@@ -20,7 +20,7 @@ FORBIDDEN = {  # pattern: what to write instead
     r'\b(next|last|previous|earlier) (chapters?|notebooks?|page)\b': LINK,
     r'\bfor so (they|it|we|you)\b': BECAUSE,
     r'[,;] for (it|they|he|she|we|you|there|this is|that is)\b': BECAUSE,
-    r'\bwhom\b': '"who", or "people that …"',
+    r'\b(people|persons?|those|one) whom\b': '"people that …"',
     r'\bshall\b': MUST,
     r'\bleft away\b': '"left out"',
     r'\bhang(s)? on\b': '"depend on"',
