@@ -20,6 +20,7 @@ METHOD = {
     'csa',
     'mdr',
     'model',
+    'assembly',
 }
 BELOW = ('common', 'fast')  # what the method may stand on, beside itself; `fast_scores`, too
 

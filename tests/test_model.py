@@ -152,6 +152,73 @@ def test_every_parameter_has_a_gradient_and_every_weight_a_term(changes):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+WEIGHTS = dict(lambda_ip=0.1, lambda_tgsa=0.6, lambda_csa=0.8, lambda_mdr=1.0)
+TABLE_4 = ['', 'tgsa', 'ip tgsa', 'ip csa', 'ip mdr', 'ip tgsa csa mdr']
+TERMS = {
+    'lambda_c': ['C'],
+    'lambda_d': ['D'],
+    'lambda_ip': ['enhance', 'reduce', 'ce_ip', 'triplet_ip'],
+    'lambda_tgsa': ['tgsa'],
+    'lambda_csa': ['csa'],
+    'lambda_mdr': ['mdr'],
+}
+
+
+def terms_that_move_all(config):
+    "Names of the terms, of a network in which each parameter gets a gradient other than 0"
+    model, (images, ids, modality) = network(config), batch()
+    losses = IDKLObjective(config)(model(images), ids, modality)
+    losses.total.backward()
+    assert all(parameter.grad.any() for parameter in model.parameters())
+    return list(losses.terms)
+
+
+@pytest.mark.parametrize('row', TABLE_4)
+def test_the_rows_of_table_4_can_be_had(row):
+    on = {f'lambda_{name}': WEIGHTS[f'lambda_{name}'] for name in row.split()}
+    config = replace(CONFIG, **BASELINE | on)
+    expected = ['ce_sh', 'triplet_sh', 'C', 'ce_sp', 'triplet_sp', 'D']
+    expected += [term for name in on for term in TERMS[name]]
+    assert terms_that_move_all(config) == expected
+
+
+@pytest.mark.parametrize('weight', TERMS)
+def test_a_weight_of_0_switches_its_terms_off_and_no_other(weight):
+    all_terms = list(IDKLObjective(CONFIG).weights)
+    expected = [name for name in all_terms if name not in TERMS[weight]]
+    assert terms_that_move_all(replace(CONFIG, **{weight: 0.0})) == expected
+
+
+@pytest.mark.parametrize(
+    'changes', [{}, dict(reduction='mean', stop_gradient=True, teacher='purified')]
+)
+def test_the_order_of_a_batch_changes_no_loss(changes):
+    "In evaluation mode, for batch statistics would add up in another order"
+    config = replace(CONFIG, **changes)
+    rows, order = batch(), torch.randperm(24)
+    values = []
+    for images, ids, modality in (rows, [column[order] for column in rows]):
+        losses = IDKLObjective(config)(network(config).eval()(images), ids, modality)
+        values.append({name: term.item() for name, term in losses.terms.items()})
+    for name, value in values[0].items():
+        assert values[1][name] == pytest.approx(value, abs=1e-3 * max(1, value))
+
+
+def first_gradient(alpha, term, branch):
+    "Of a modality term at the first weights of a branch"
+    config = replace(CONFIG, alpha=alpha)
+    model, (images, ids, modality) = network(config), batch()
+    terms = IDKLObjective(config)(model(images), ids, modality).terms
+    return torch.autograd.grad(terms[term], next(getattr(model.backbone, branch).parameters()))[0]
+
+
+@pytest.mark.parametrize('term, branch, times', [('C', 'phi', 2), ('D', 'psi', 1)])
+def test_the_reversal_stands_between_confusers_and_branch_alone(term, branch, times):
+    expected = times * first_gradient(1.0, term, branch)
+    assert expected.abs().max() > 1e-4
+    assert_close(first_gradient(2.0, term, branch), expected, rtol=0, atol=1e-5)
+
+
 def test_labels_are_as_good_on_every_device():
     images, ids, modality = batch()
     expected = IDKLObjective(CONFIG)(network().eval()(images), ids, modality)

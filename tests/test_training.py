@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
-from idkl_nb import backbone, session, training
+from idkl_nb import backbone, run_start, session
 from idkl_nb.augmentation import step_generator
 from idkl_nb.batches import PKSampler
 from idkl_nb.cache import CachedImages
@@ -542,7 +542,7 @@ def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monke
     class Elsewhere:
         device, is_main_process = torch.device('meta'), True
 
-    monkeypatch.setattr(training, 'make_accelerator', lambda precision='no': Elsewhere)
+    monkeypatch.setattr(run_start, 'make_accelerator', lambda precision='no': Elsewhere)
     model, _ = resume(untouched, people, progress=False)
     assert {tensor.device.type for tensor in model.state_dict().values()} == {'meta'}
 
