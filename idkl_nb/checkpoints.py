@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .assembly import Embedder
 from .backbone import GeM
 from .common import DataError, make_folder, write_bytes
 from .common_resnets import resnet
 from .common_weights import read_weights, take_weights
-from .model import Embedder
 
 # %% ../nbs/workshop/checkpoints.ipynb #b05000d1
 def _take_apart(tree, place: str, tensors: dict):

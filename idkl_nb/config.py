@@ -10,8 +10,8 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
+from .assembly import IDKLConfig
 from .common import check_types
-from .model import IDKLConfig
 from .precision import check_precision
 
 # %% ../nbs/workshop/config.ipynb #25c5f95e

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .assembly import BASELINE
 from .common import INFRARED, MODALITIES, VISIBLE, typed
 from .config import TrainConfig
 from .distances import retrieval_distances
 from .metrics import retrieval_scores
-from .model import BASELINE
 from .records import Records
 
 # %% ../nbs/13_end_to_end.ipynb #5fe43007

@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 
 import idkl_nb
+from .assembly import BASELINE, IDKLConfig
 from .checkpoints import Checkpoints
 from .config import PRESETS, TrainConfig
-from .model import BASELINE, IDKL, IDKLConfig
+from .model import IDKL
 from .readers import read_sysu
 from .records import Records
 from .run_folder import load

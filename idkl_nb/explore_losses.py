@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .assembly import IDKLConfig
 from .csa import csa_loss
 from .explorers import Explorer, choice, slider
 from .figures import COLOURS, Figure
-from .model import IDKLConfig, IDKLObjective
+from .model import IDKLObjective
 
 # %% ../nbs/workshop/explore_losses.ipynb #ba143ee1
 PREDICTIONS = {  # what P and Q are in Eq. 19 and 20

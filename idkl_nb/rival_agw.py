@@ -15,13 +15,14 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .assembly import IDKLConfig
 from .backbone import BNNeck, GeM
 from .common import typed
 from .common_resnets import CHANNELS, resnet
 from .common_weights import load_weights
 from .identity import pairwise_distances
 from .modality import cross_entropy
-from .model import IDKLConfig, Losses
+from .model import Losses
 from .training import Trainer
 
 # %% ../nbs/evidence/rival_agw.ipynb #ecbdfd03

@@ -14,11 +14,12 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .assembly import IDKLConfig
 from .common import full_precision, typed
 from .common_resnets import CHANNELS
 from .identity import batch_hard_triplet, pairwise_distances
 from .modality import cross_entropy
-from .model import IDKLConfig, Losses
+from .model import Losses
 from .rival_agw import AGW, AGWNetwork, Output
 from .rival_caj import CAJ
 from .training import Trainer

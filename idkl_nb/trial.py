@@ -24,13 +24,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from .assembly import BASELINE
 from .common import write_bytes
 from .common_weights import PACKAGED
 from .config import TrainConfig
 from .diagnosis import features_of, probe
 from .end_to_end import evaluate
 from .features import embed
-from .model import BASELINE, IDKL
+from .model import IDKL
 from .readers import read_dataset
 from .records import Records
 from .run_folder import precision_of

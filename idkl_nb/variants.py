@@ -15,18 +15,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .assembly import BASELINE, IDKLConfig
 from .common import typed
 from .modality import ModalityHeads, reverse_gradient
-from idkl_nb.model import (
-    BASELINE,
-    IDKL,
-    Branch,
-    Features,
-    IDKLConfig,
-    IDKLObjective,
-    Losses,
-    Purification,
-)
+from .model import IDKL, Branch, Features, IDKLObjective, Losses, Purification
 from .rival_deen import RIVALS
 from .training import Trainer
 

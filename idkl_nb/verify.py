@@ -16,11 +16,12 @@ import tyro
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from .assembly import Embedder
 from .common_weights import WEIGHTS
 from .config import TrainConfig
 from .end_to_end import evaluate
 from .features import embed
-from .model import IDKL, Embedder
+from .model import IDKL
 from .readers import read_dataset
 from .records import Records
 from .run_folder import load

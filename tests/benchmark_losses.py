@@ -26,10 +26,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.backbone import BNNeck, GeM
 from idkl_nb.mdr import pair_modalities
 from idkl_nb.modality import ModalityHeads, reverse_gradient
-from idkl_nb.model import IDKL, Branch, Features, IDKLConfig, IDKLObjective, Purification, borrow
+from idkl_nb.model import IDKL, Branch, Features, IDKLObjective, Purification, borrow
 from idkl_nb.purifier import InformationPurifier, PooledPurified
 
 C, IDENTITIES = 2048, 395

@@ -29,7 +29,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from idkl_nb.model import IDKL, IDKLConfig, IDKLObjective
+from idkl_nb.assembly import IDKLConfig
+from idkl_nb.model import IDKL, IDKLObjective
 from idkl_nb.purifier import PooledPurified
 
 FORMS = ('plain', 'pooling', 'channels_last', 'bfloat16', 'fused')

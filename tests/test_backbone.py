@@ -12,11 +12,12 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 from torchvision.models import resnet18, resnet50
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.backbone import BNNeck, DualBranch, GeM, gem
 from idkl_nb.checkpoints import CheckpointError, load_released_checkpoint
 from idkl_nb.common_resnets import resnet
 from idkl_nb.common_weights import load_weights, read_weights
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.model import IDKL
 
 devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
 

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 from torch import nn
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.augmentation import BatchAugment, normalise
 from idkl_nb.backbone import GeM
 from idkl_nb.batches import PKSampler, eval_loader, train_loader
@@ -51,7 +52,7 @@ from idkl_nb.images import Images, eval_transform, read_image, train_transform
 from idkl_nb.mdr import mdr_loss, pair_modalities
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.modality import cross_entropy, modality_loss
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.model import IDKL
 from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
 from idkl_nb.purifier import centre_distances
 from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu

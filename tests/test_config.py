@@ -2,8 +2,8 @@
 
 import pytest
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.config import PRESETS, TrainConfig
-from idkl_nb.model import IDKLConfig
 
 nan = float('nan')
 

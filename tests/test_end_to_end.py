@@ -12,12 +12,12 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from idkl_nb.assembly import BASELINE, IDKLConfig
 from idkl_nb.common import INFRARED, VISIBLE
 from idkl_nb.config import PRESETS
 from idkl_nb.end_to_end import distances, evaluate, methods
 from idkl_nb.examples import whole_objective
 from idkl_nb.features import embed
-from idkl_nb.model import BASELINE, IDKLConfig
 from idkl_nb.records import Records
 from idkl_nb.run_folder import load
 from idkl_nb.runs import data, experiment, new_run

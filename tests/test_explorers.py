@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from idkl_nb import explorers
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
 from idkl_nb.config import PRESETS
@@ -23,7 +24,7 @@ from idkl_nb.explorers import Explorer, choice, slider
 from idkl_nb.features import embed
 from idkl_nb.figures import BLUE, ORANGE, Figure
 from idkl_nb.images import eval_transform
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.model import IDKL
 from idkl_nb.readers import read_sysu
 from idkl_nb.tgsa import kl_rows, tgsa_loss
 from idkl_nb.training import fit

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.assembly import IDKLConfig
+from idkl_nb.model import IDKL
 
 onnxruntime = pytest.importorskip('onnxruntime')
 

@@ -21,11 +21,12 @@ from jaxtyping import TypeCheckError
 from safetensors.torch import save
 from torch import nn
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.common import INFRARED, MODALITIES, DataError
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable, embed
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.model import IDKL
 from idkl_nb.protocols import SYSU, RegDB
 from idkl_nb.readers import read_dataset, read_sysu
 from idkl_nb.records import Records

@@ -7,8 +7,8 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.identity import base_loss, batch_hard_triplet, hardest, pairwise_distances, reid_loss
-from idkl_nb.model import IDKLConfig
 
 devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
 dtypes = torch.float16, torch.bfloat16, torch.float32, torch.float64

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import TypeCheckError
 from torch.testing import assert_close
 
+from idkl_nb.assembly import BASELINE, IDKLConfig
 from idkl_nb.backbone import BNNeck
 from idkl_nb.fast_pairs import TRY_ALL
-from idkl_nb.model import BASELINE, IDKL, Features, IDKLConfig, IDKLObjective, borrow
+from idkl_nb.model import IDKL, Features, IDKLObjective, borrow
 
 CONFIG = IDKLConfig(backbone='narrow')
 DEVICES = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']

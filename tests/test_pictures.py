@@ -15,6 +15,7 @@ from sklearn.manifold import TSNE
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, VISIBLE, DataError
 from idkl_nb.distances import Mask, retrieval_distances
@@ -23,7 +24,7 @@ from idkl_nb.figures import BLUE, ORANGE, Board, panels, picture
 from idkl_nb.heatmaps import FEATURES, feature_and_logits, heat_map, heat_maps, pixels
 from idkl_nb.images import Images, eval_transform
 from idkl_nb.metrics import retrieval_scores
-from idkl_nb.model import IDKL, IDKLConfig
+from idkl_nb.model import IDKL
 from idkl_nb.pictures import cmc_curves, loss_curves, montage, nearest, ranked_lists
 from idkl_nb.protocols import SYSU
 from idkl_nb.readers import read_llcm, read_regdb, read_sysu

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.augmentation import step_generator
 from idkl_nb.common import VISIBLE
 from idkl_nb.config import PRESETS
 from idkl_nb.devices import make_accelerator
 from idkl_nb.features import embed
-from idkl_nb.model import IDKLConfig
 from idkl_nb.readers import read_sysu
 from idkl_nb.records import Batch
 from idkl_nb.rival_agw import NonLocal, Output, weighted_triplet

@@ -9,11 +9,12 @@ from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.backbone import GeM, gem
 from idkl_nb.common import typed
 from idkl_nb.csa import csa_loss
 from idkl_nb.identity import batch_hard_triplet
-from idkl_nb.model import IDKL, IDKLConfig, IDKLObjective
+from idkl_nb.model import IDKL, IDKLObjective
 
 config = IDKLConfig(backbone='narrow')
 ids = torch.arange(4).repeat_interleave(4)
