@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAMERAS', 'Group', 'draw_group', 'choose', 'SpecificBranch', 'new_classifier', 'specific_branch', 'train_purifier',
-           'mask_curves']
+           'mask_curves', 'modality_gaps', 'mask_numbers']
 
 # %% ../nbs/workshop/purifying.ipynb #b7aee98f
 import itertools
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -21,7 +22,14 @@ from .backbone import BNNeck, DualBranch, GeM, gem
 from .common import INFRARED, MODALITIES, VISIBLE, typed
 from .identity import reid_loss
 from .images import eval_transform
-from .purifier import InformationPurifier, enhancing_loss, pool_three, purifier_loss
+from idkl_nb.purifier import (
+    InformationPurifier,
+    PooledPurified,
+    centre_distances,
+    enhancing_loss,
+    pool_three,
+    purifier_loss,
+)
 from .world import World
 
 # %% ../nbs/workshop/purifying.ipynb #a6fb5655
@@ -105,7 +113,7 @@ def specific_branch(
     steps: int = 40,  # of 48 images
     seed: int = 0,  # of the training
 ) -> SpecificBranch:
-    "Train block 5 of a specific branch for some seconds, and give its maps"
+    "Train block 5 of a specific branch for seconds, and give its maps"
     people, others = range(40), range(100, 140)
     pictures = (people, range(8)), (people, range(12, 15)), (others, range(6))
     groups = [draw_group(*numbers) for numbers in pictures]
@@ -188,3 +196,39 @@ def mask_curves(
     axes[0].legend(frameon=False, fontsize=8)
     fig.tight_layout()
     return fig
+
+# %% ../nbs/workshop/purifying.ipynb #134b692c
+@typed
+def modality_gaps(
+    pooled: PooledPurified,  # of the group's maps
+    group: Group,
+) -> pd.DataFrame:  # distance of modality centres; `relative`: over that between people's centres
+    "How far apart the modalities of a person are, in four features"
+    rows = {}
+    for name in ('specific', 'normalised', 'reduced', 'purified'):
+        f = getattr(pooled, name)
+        d = centre_distances(f, group.ids, group.modality).mean().item()
+        people = torch.stack([f[group.ids == person].mean(0) for person in group.ids.unique()])
+        rows[name] = d, d / torch.pdist(people).mean().item()
+    return pd.DataFrame(rows, ['distance', 'relative']).T
+
+
+@typed
+def mask_numbers(
+    purifier: InformationPurifier,
+    pooled: PooledPurified,  # of some maps
+    modality: Int64[Tensor, ' B'],  # theirs
+) -> pd.DataFrame:
+    "Spread of each mask over channels and over images, and the hidden values that are not 0"
+    rows = {}
+    enhancing = 'm_e', purifier.enhance, pooled.specific, pooled.mask_e
+    reducing = 'm_r', purifier.reduce, pooled.normalised, pooled.mask_r
+    for name, layers, source, mask in (enhancing, reducing):
+        by_light = [mask[modality == light].mean(0) for light in (VISIBLE, INFRARED)]
+        rows[name] = {
+            'over channels': mask.mean(0).std().item(),
+            'over images': mask.std(0).mean().item(),
+            'between modalities': (by_light[0] - by_light[1]).abs().mean().item(),
+            'hidden values used': (layers[:2](source) > 0).any(0).sum().item(),
+        }
+    return pd.DataFrame(rows).T

@@ -24,6 +24,19 @@ def test_distances_have_the_slope_of_finite_differences():
     assert gradcheck(pairwise_distances, (a, b))
 
 
+def test_points_that_coincide_have_no_slope():
+    "Rather than an infinite one"
+    same = torch.ones(2, 3, requires_grad=True)
+    pairwise_distances(same, same).sum().backward()
+    assert torch.equal(same.grad, torch.zeros(2, 3))
+
+
+def test_squares_are_those_of_each_pair():
+    a, b = torch.randn(4, 3), torch.randn(5, 3)
+    by_rows = torch.stack([(row - b).square().sum(1) for row in a])
+    assert_close(pairwise_distances(a, b, squared=True), by_rows, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('device', devices)
 def test_squares_of_half_precision_do_not_overflow(dtype, device):
@@ -54,6 +67,25 @@ def test_distances_want_rows_of_one_length():
 def test_the_triplet_of_every_dtype_and_device(device, dtype, id_dtype):
     loss = batch_hard_triplet(f.to(device, dtype), ids.to(device, id_dtype), 0.3)
     assert_close(loss.cpu().float(), batch_hard_triplet(f, ids, 0.3), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize('margin', [0.1, 0.3, 1.3])
+def test_the_triplet_is_that_of_one_anchor_at_a_time(margin):
+    losses = []
+    for anchor, identity in zip(f, ids):
+        d = (f - anchor).norm(dim=1)
+        losses.append(F.relu(margin + d[ids == identity].max() - d[ids != identity].min()))
+    assert_close(batch_hard_triplet(f, ids, margin), torch.stack(losses).mean())
+
+
+def test_the_triplet_has_the_slope_of_finite_differences():
+    x = f.double().requires_grad_()
+    assert gradcheck(lambda x: batch_hard_triplet(x, ids, 0.3), x)
+
+
+def test_people_far_apart_cost_nothing():
+    far_apart = f + 1e3 * torch.eye(24)[ids][:, :8]
+    assert batch_hard_triplet(far_apart, ids, 0.3) == 0
 
 
 def test_the_smallest_number_of_partners():
@@ -126,6 +158,12 @@ def test_settings_reach_both_branches():
     ce, triplet = reid_loss(f, logits, ids, 0.7, 0.1)
     assert torch.equal(terms['ce_sh'], ce) and torch.equal(terms['ce_sp'], ce)
     assert torch.equal(terms['triplet_sh'], triplet) and torch.equal(terms['triplet_sp'], triplet)
+
+
+def test_a_branch_without_modality_classifiers_has_no_such_term():
+    branch, guesses = (f, logits, []), [torch.randn(24, 2)]
+    terms = base_loss(branch, (f, logits, guesses), ids, modality)
+    assert list(terms) == ['ce_sh', 'triplet_sh', 'ce_sp', 'triplet_sp', 'D']
 
 
 def test_the_branches_must_be_of_one_batch():

@@ -1,5 +1,7 @@
 "Instance normalisation, masks and their losses: both roads, dtypes, devices, wrong input."
 
+import itertools
+
 import pytest
 import torch
 from jaxtyping import TypeCheckError
@@ -34,6 +36,42 @@ modality = torch.tensor([0, 1, 1, 0, 0])[torch.arange(20) // 4]
 
 def test_normalisation_is_a_layer_norm_of_each_channel():
     assert_close(instance_norm(maps), F.layer_norm(maps, maps.shape[-2:]), rtol=0, atol=1e-4)
+
+
+def naive_norm(maps, eps=1e-5):
+    "One image and one channel at a time"
+    normalised = torch.empty_like(maps)
+    for n, image in enumerate(maps):
+        for c, channel in enumerate(image):
+            deviation = (channel.var(unbiased=False) + eps).sqrt()
+            normalised[n, c] = (channel - channel.mean()) / deviation
+    return normalised
+
+
+def test_normalisation_is_that_of_one_channel_at_a_time():
+    assert_close(instance_norm(maps), naive_norm(maps), rtol=0, atol=1e-4)
+    assert_close(instance_norm(maps * 3 + 7), naive_norm(maps), rtol=0, atol=1e-3)
+
+
+def test_normalisation_has_the_slopes_of_finite_differences():
+    x = torch.randn(2, 2, 3, 2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(instance_norm, x)
+
+
+def test_a_mask_of_averages_would_see_and_learn_nothing():
+    "The average of a normalised channel is 0, so every mask is one half"
+    layers = squeeze(6, 2)
+    values = layers(instance_norm(maps).mean((2, 3))).sigmoid()
+    values.square().sum().backward()
+    assert_close(values.detach(), torch.full((4, 6), 0.5), rtol=0, atol=1e-6)
+    assert all(w.grad.abs().max() < 1e-5 for w in layers.parameters())
+
+
+def test_masks_commute_with_the_pooling():
+    "But for the clamp of `gem` at 1e-6"
+    factor, normalised = torch.rand(4, 6), instance_norm(maps)
+    for m in (maps, normalised, maps + normalised):
+        assert (gem(factor[..., None, None] * m) - factor * gem(m)).abs().max() < 2e-6
 
 
 def test_a_constant_channel_becomes_zero():
@@ -71,6 +109,32 @@ def test_a_reduction_that_does_not_divide_is_refused(channels, reduction):
         squeeze(channels, reduction)
     with pytest.raises(ValueError, match=message):
         InformationPurifier(channels, reduction)
+
+
+def naive_purifier(maps, W1, W2, W3, W4):
+    "The purified map, one image, channel and place at a time"
+    normalised, purified = naive_norm(maps), torch.empty_like(maps)
+
+    def mask(channels, V, W):
+        pooled = [channel.clamp(min=1e-6).pow(3).mean().pow(1 / 3) for channel in channels]
+        hidden = (V @ torch.stack(pooled)).clamp(min=0)
+        return 1 / (1 + (-(W @ hidden)).exp())
+
+    for n, (image, normal) in enumerate(zip(maps, normalised)):
+        m_e, m_r = mask(image, W1, W2), mask(normal, W3, W4)
+        for c, h, w in itertools.product(*map(range, image.shape)):
+            reduced, enhanced = m_r[c] * normal[c, h, w], m_e[c] * image[c, h, w]
+            purified[n, c, h, w] = m_e[c] * reduced + m_r[c] * enhanced
+    return purified
+
+
+@pytest.mark.parametrize('device', devices)
+def test_the_purified_map_is_that_of_one_place_at_a_time(device):
+    purifier = InformationPurifier(6, reduction=2)
+    with torch.no_grad():
+        expected = naive_purifier(maps, *purifier.parameters())
+        purified = purifier.to(device)(maps.to(device)).purified
+    assert_close(purified.cpu(), expected, rtol=0, atol=1e-4)
 
 
 def long_road(purifier, x):
@@ -229,6 +293,32 @@ def test_squares_of_half_precision_do_not_overflow():
     large = centre_distances(300 * f.half(), ids, modality)
     assert large.dtype == torch.float32
     assert_close(large, 300 * centre_distances(f, ids, modality), rtol=0, atol=1.0)
+
+
+def test_moving_all_or_exchanging_the_modalities_changes_nothing():
+    loss = reducing_loss(mask * f, f, ids, modality)
+    assert_close(reducing_loss(mask * f, f, ids, 1 - modality), loss)
+    assert_close(reducing_loss(mask * f + 5, f - 3, ids, modality), loss, rtol=0, atol=1e-5)
+
+
+def test_centres_that_coincide_have_no_slope():
+    x = torch.ones(2, 3, requires_grad=True)
+    reducing_loss(x, x, torch.tensor([0, 0]), torch.tensor([0, 1])).backward()
+    assert torch.equal(x.grad, torch.zeros(2, 3))
+
+
+def reducing_of_two(a, b):
+    return reducing_loss(a, b, torch.arange(4) // 2, torch.arange(4) % 2)
+
+
+@pytest.mark.parametrize('function', [enhancing_loss, reducing_of_two])
+def test_the_reference_is_moved_as_far_as_the_masked_feature(function):
+    "Where both are equal: nothing in Eq. 10 and 11 holds the reference still"
+    z = torch.randn(4, 3)
+    inputs = z.clone().requires_grad_(), z.clone().requires_grad_()
+    toward, reference = torch.autograd.grad(function(*inputs), inputs)
+    assert_close(toward, -reference, rtol=0, atol=1e-6)
+    assert toward.abs().max() > 0
 
 
 def test_an_identity_in_one_modality_gives_no_number():
