@@ -223,6 +223,7 @@ def mask_numbers(
     rows = {}
     enhancing = 'm_e', purifier.enhance, pooled.specific, pooled.mask_e
     reducing = 'm_r', purifier.reduce, pooled.normalised, pooled.mask_r
+
     for name, layers, source, mask in (enhancing, reducing):
         by_light = [mask[modality == light].mean(0) for light in (VISIBLE, INFRARED)]
         rows[name] = {
