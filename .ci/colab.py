@@ -10,11 +10,13 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parents[1]
 HOME = 'https://github.com/idkl-nb/idkl_nb'
-CELL = f"""#| hide
+CELL = """#| hide
 from importlib.util import find_spec
 
-if not find_spec('idkl_nb'):  # outside a clone, as on Colab
-    %pip install -q "idkl_nb[chapters] @ git+{HOME}"
+if not find_spec('idkl_nb'):  # outside a clone, as on Colab: pages read files beside them
+    !git clone -q --depth 1 {home} clone
+    %pip install -q "./clone[chapters]"
+    %cd -q clone/{folder}
 import idkl_nb  # before torch: it sets how threads wait"""
 TOUR = '00_tour.ipynb'
 
@@ -63,7 +65,8 @@ def equipped(text, name) -> str:
     parts = [part for part in parts if not part.startswith('[![Open in Colab]')]
     opens = TOUR if name == 'index.ipynb' else name
     intro['source'] = '\n\n'.join([badge(opens), *parts]).splitlines(True)
-    cells.insert(place + 2, code('c01ab000', CELL))
+    install = CELL.format(home=HOME, folder=(Path('nbs') / name).parent.as_posix())
+    cells.insert(place + 2, code('c01ab000', install))
     book['cells'] = cells
     return json.dumps(book, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
 
