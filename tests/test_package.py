@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -218,9 +219,10 @@ def test_workflows_run_what_the_project_supports():
 def test_imports_and_help_need_no_more_than_the_runtime_requirements(installed, tmp_path):
     "Every module that doesn't draw is imported, and every command answers --help"
     graph = runpy.run_path(str(root / '.ci' / 'graph.py'))['imports']()
-    # draw, or look into networks: they need the extra viz, or more; and all that leans on them
-    more = {name for name in graph if name.startswith('explore')}
-    more |= {'figures', 'pictures', 'spaces', 'heatmaps', 'diagnosis'}
+    # draw, look into networks, or read notebooks: they need extras, as does all that leans on them
+    extra = re.compile(r'^(import|from) (matplotlib|seaborn|sklearn|nbformat|ipywidgets)\b', re.M)
+    sources = {name: (root / 'idkl_nb' / f'{name}.py').read_text() for name in graph}
+    more = {name for name, source in sources.items() if extra.search(source)}
     while leaning := {name for name in graph if graph[name] & more} - more:
         more |= leaning
     assert not more & {'training', 'evaluate', 'embed_command', 'train_command', 'check'}
