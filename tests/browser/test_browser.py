@@ -62,10 +62,9 @@ def copy_without_outputs(chapter, folder):
     (folder / chapter.name).write_text(json.dumps(book), encoding='utf-8')
 
 
-@pytest.fixture(scope='module')
-def lab(tmp_path_factory):
-    "JupyterLab on loopback, with a token; its address. One for all chapters"
-    tmp_path = tmp_path_factory.mktemp('lab')
+@pytest.fixture
+def lab(tmp_path):
+    "JupyterLab on loopback, with a token; its address"
     books, config = tmp_path / 'books', tmp_path / 'config'
     books.mkdir()
     for chapter in shown:
