@@ -103,6 +103,7 @@ def architecture(
         style = dict(arrowstyle='-|>', mutation_scale=11, linestyle=line, color='#888888')
         ax.add_patch(FancyArrowPatch(*ends, **between, **style))
 
+    ax.text(0.1, 0.4, 'dashed: from teacher\nto student', fontsize=8, color='#555555', va='center')
     ax.set(xlim=(0, 10.3), ylim=(-0.1, 6.1), aspect='equal')
     ax.axis('off')
     fig.tight_layout(pad=0.2)

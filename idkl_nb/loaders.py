@@ -38,6 +38,18 @@ def check_plan(
         )
 
 # %% ../nbs/workshop/loaders.ipynb #5174b4d8
+def _loader(images: Dataset, workers: int, collate, **batches) -> DataLoader:
+    "What every loader has in common"
+    return DataLoader(
+        images,
+        collate_fn=collate,
+        num_workers=workers,
+        multiprocessing_context=start_method(workers),
+        pin_memory=torch.cuda.is_available(),
+        **batches,
+    )
+
+
 def planned_loader(
     images: Dataset,  # gives one item, or a batch of them, by their rows
     sampler: Sampler,  # plans the batches, from its `seed`
@@ -45,16 +57,9 @@ def planned_loader(
     collate=None,  # function of a list of items; None: PyTorch's own
 ) -> DataLoader:
     "A loader for training"
-    return DataLoader(
-        images,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        multiprocessing_context=start_method(workers),
-        generator=torch.Generator().manual_seed(sampler.seed),
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-    )
+    generator = torch.Generator().manual_seed(sampler.seed)
+    kept = dict(generator=generator, persistent_workers=workers > 0)
+    return _loader(images, workers, collate, batch_sampler=sampler, **kept)
 
 
 def ordered_loader(
@@ -64,11 +69,4 @@ def ordered_loader(
     collate=None,  # function of a list of items; None: PyTorch's own
 ) -> DataLoader:
     "A loader for the test, in the order of the table"
-    return DataLoader(
-        images,
-        batch_size=batch_size,
-        collate_fn=collate,
-        num_workers=workers,
-        multiprocessing_context=start_method(workers),
-        pin_memory=torch.cuda.is_available(),
-    )
+    return _loader(images, workers, collate, batch_size=batch_size)
