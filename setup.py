@@ -10,11 +10,14 @@ config.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 viz = cfg['viz_requirements'].split()
 notebooks = viz + cfg['notebooks_requirements'].split()
-faiss = cfg['faiss_requirements'].split()
+more = {
+    name: cfg[f'{name}_requirements'].split()
+    for name in ('faiss', 'export', 'tables', 'timm', 'hub', 'trackers')
+}
 chapters = (
-    viz + faiss + cfg['chapters_requirements'].split()
+    viz + more['faiss'] + cfg['chapters_requirements'].split()
 )  # what runs a chapter where JupyterLab is there already: Colab, Binder
-dev = notebooks + chapters + cfg['dev_requirements'].split()
+dev = notebooks + chapters + sum(more.values(), []) + cfg['dev_requirements'].split()
 
 setup(
     name=cfg['lib_name'],
@@ -41,7 +44,7 @@ setup(
     extras_require=dict(
         viz=viz,
         notebooks=notebooks,
-        faiss=faiss,
+        **more,
         chapters=chapters,
         dev=dev,
         browser=cfg['browser_requirements'].split(),
