@@ -2,10 +2,12 @@
 
 import io
 import json
+import multiprocessing
 import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -102,15 +104,6 @@ def evaluated(capsys, *words):
         assert end.code == 2
         return None, capsys.readouterr().err
     return json.loads(file.read_text()), capsys.readouterr().err
-
-
-def python(code, *words):
-    return subprocess.run(
-        [sys.executable, '-c', code, *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
-    )
 
 
 def command(*words):
@@ -1114,19 +1107,24 @@ def test_an_unknown_word_for_a_modality_is_named(table, tmp_path):
 
 # interrupted writing
 
-OVERWRITE = '''
-import os, resource, signal, sys, torch
-from idkl_nb.feature_files import load_features, save_features
-from idkl_nb.features import FeatureTable
-file, how = sys.argv[1:]
-table = load_features(file)
-twice = FeatureTable(2*table.features, table.records)
-if how == 'disk full': resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file)//2,)*2)
-if how == 'killed': os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-save_features(twice, file)
-'''
+fork = multiprocessing.get_context('fork') if hasattr(os, 'fork') else None
 
 
+def overwrite(file, how, said):
+    "In a process of its own: double the features of a file, and write down what goes wrong"
+    import resource
+
+    sys.stderr = said.open('w')
+    table = load_features(file)
+    twice = FeatureTable(2 * table.features, table.records)
+    if how == 'disk full':
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file) // 2,) * 2)
+    if how == 'killed':
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    save_features(twice, file)
+
+
+@pytest.mark.skipif(fork is None, reason='a process is forked')
 @pytest.mark.parametrize(
     'ending, how, code',
     [
@@ -1138,18 +1136,20 @@ save_features(twice, file)
 )
 def test_the_old_file_or_the_new_one_is_whole(table, ending, how, code, tmp_path):
     "Disk full or SIGKILL while a file of features is replaced"
-    pytest.importorskip('resource')
-    file = tmp_path / f'a.{ending}'
+    file, said = tmp_path / 'features' / f'a.{ending}', tmp_path / 'said.txt'
+    file.parent.mkdir()
     save_features(table, file)
-    done = python(OVERWRITE, file, how)
-    assert done.returncode == code, done.stderr
+    process = fork.Process(target=overwrite, args=(file, how, said))
+    process.start()
+    process.join(60)
+    assert process.exitcode == code
     if how == 'disk full':
-        assert 'File too large' in done.stderr
+        assert 'File too large' in said.read_text()
     assert torch.equal(
         load_features(file).features, table.features * (2 if how == 'nothing' else 1)
     )
     if how != 'killed':
-        assert [path.name for path in tmp_path.iterdir()] == [file.name]
+        assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize('broken', ['fsync', 'replace'])

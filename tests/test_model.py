@@ -299,9 +299,9 @@ def test_labels_that_do_not_fit_are_named(change, words):
         IDKLObjective(CONFIG)(network()(images), *change(ids, modality))
 
 
-@pytest.mark.parametrize('changes', CHANGES.values(), ids=CHANGES)
-def test_the_compiled_network_says_the_same(changes):
-    config = replace(CONFIG, **changes)
+@pytest.mark.parametrize('name', ['the baseline', 'all that can be chosen'])
+def test_the_compiled_network_says_the_same(name):
+    config = replace(CONFIG, **CHANGES[name])
     images = batch()[0]
     expected = network(config)(images)
     torch.compiler.reset()

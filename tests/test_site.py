@@ -194,11 +194,13 @@ def test_the_workflow_builds_with_the_release_that_is_named():
     assert site.QUARTO in site.ADVICE
 
 
-def test_nbdev_alone_can_process_the_notebooks(tmp_path):
+@pytest.mark.parametrize('folders', ['book', pytest.param('all', marks=pytest.mark.slow)])
+def test_nbdev_alone_can_process_the_notebooks(folders, tmp_path):
     "What `nbdev_docs` and `nbdev_preview` do before Quarto; introductions stay"
     for name in ('settings.ini', '_quarto.yml'):
         shutil.copy(root / name, tmp_path)
-    left_out = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs')
+    others = () if folders == 'all' else ('workshop', 'evidence')
+    left_out = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints', 'runs', *others)
     for name in ('nbs', 'idkl_nb', 'tests'):  # a page shows some of the tests
         shutil.copytree(root / name, tmp_path / name, symlinks=True, ignore=left_out)
 

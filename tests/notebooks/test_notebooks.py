@@ -47,7 +47,8 @@ def server(tmp_path_factory):
         return
 
     path = tmp_path_factory.mktemp('kernels') / 'socket'
-    process = subprocess.Popen([sys.executable, KERNELS, 'serve', path])
+    # in the folder of matplotlibrc, which matplotlib reads when it is imported
+    process = subprocess.Popen([sys.executable, KERNELS, 'serve', path], cwd=folder)
     while not path.exists() and process.poll() is None:
         time.sleep(0.1)
     yield path
