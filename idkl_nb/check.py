@@ -19,7 +19,7 @@ from .check_folders import check_folders, dataset_folder
 from .check_images import check_files, compare_images
 from .check_lists import check_lists
 from .check_people import check_counts, check_draws, check_people
-from .common import DataError, write_whole
+from .common import DataError, expand_paths, write_whole
 from .findings import KINDS, SEVERITIES, Finding, Report, finding
 from .layouts import DATASETS, Layout
 
@@ -178,7 +178,7 @@ def check_main(
     Ends with exit code 1 when there are errors, 2 when there is nothing to check."""
     options = tyro.cli(Check, prog='idkl-check', args=args)
     try:
-        report = options.run()
+        report = expand_paths(options).run()
     except (DataError, OSError) as error:
         print(f'idkl-check: {error}', file=sys.stderr)
         raise SystemExit(2) from error

@@ -19,7 +19,7 @@ from torch import nn
 
 from .cards import about_features, dataset_words, trained_on
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError
+from .common import MODALITIES, DataError, expand_paths
 from .devices import check_device
 from .evaluate import messages
 from .feature_files import save_features
@@ -154,4 +154,4 @@ def embed_main(
     "The command `idkl-embed`"
     command = tyro.cli(Embed, prog='idkl-embed', args=args)
     with messages('idkl-embed'):
-        command.execute()
+        expand_paths(command).execute()

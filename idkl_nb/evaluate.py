@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from .common import DataError, write_whole
+from .common import DataError, expand_paths, write_whole
 from .feature_files import COLUMNS, load_features
 from .features import FeatureTable
 from .protocols import SYSU, Protocol, ProtocolScores, RegDB, join_trials
@@ -281,6 +281,7 @@ def evaluate_main(
     "The command `idkl-evaluate`. What the user can mend ends it with one message and exit code 2"
     options = tyro.cli(Evaluate, prog='idkl-evaluate', args=args)
     with messages('idkl-evaluate'):
+        options = expand_paths(options)
         scores = options.scores()
         print(scores)
         if options.json:
