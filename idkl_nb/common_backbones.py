@@ -139,8 +139,5 @@ def cut_timm(
         pieces[place].append(module)
         place += layer in (second, third)
 
-    for piece in pieces[1:]:
-        if getattr(piece[0], 'inplace', False):
-            piece[0].inplace = False
     stem, fourth, fifth = (nn.Sequential(*piece) for piece in pieces)
     return stem, nn.ModuleList([fourth, fifth]), tuple(net.feature_info.channels()[1 - STAGES :])
