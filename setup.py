@@ -54,7 +54,11 @@ setup(
         console_scripts=[
             f'idkl-{name}=idkl_nb.{module}:{name}_main'
             for name, module in dict(
-                train='train_command', embed='embed_command', evaluate='evaluate', check='check'
+                train='train_command',
+                embed='embed_command',
+                evaluate='evaluate',
+                check='check',
+                export='export_command',
             ).items()
         ],
     ),

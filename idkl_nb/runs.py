@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Experiment', 'experiment', 'drawn_by', 'world_words', 'data', 'new_run', 'dataset_name', 'protocols_of', 'score_run',
-           'score_table', 'rehearse']
+           'score_table', 'rehearse', 'rehearse_network']
 
 # %% ../nbs/workshop/runs.ipynb #7c4d93ce
 import dataclasses
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from .backbone import DualBranch
 from .common import DataError, write_bytes
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
@@ -206,4 +207,23 @@ def rehearse(
     except ValueError as error:
         raise DataError(
             f'the test images could not be scored after the training: {error}'
+        ) from error
+
+# %% ../nbs/workshop/runs.ipynb #592a1aee
+@torch.no_grad()
+def rehearse_network(
+    config: TrainConfig,  # of a training that is to begin
+):
+    """Make the backbone, and let it see one image of the run's size
+
+    Raises ValueError, OSError or ImportError that say what to change."""
+    c = config.model
+    size = config.height, config.width
+    backbone = DualBranch(c.backbone, c.last_stride, c.weights).eval()
+    try:
+        backbone.shared(torch.zeros(1, 3, *size))
+    except Exception as error:  # what layers of others raise is anything
+        raise ValueError(
+            f'backbone {c.backbone!r} takes no images of {size[0]} x {size[1]} pixels ({error}). '
+            'Choose another size by --height and --width, or another backbone'
         ) from error

@@ -20,8 +20,6 @@ import tyro
 from .cards import dataset_words, judge
 from .check import check
 from .common import DataError, make_folder
-from .common_resnets import resnet
-from .common_weights import load_weights
 from .config import PRESETS, TrainConfig
 from .devices import training_on
 from .evaluate import messages
@@ -29,7 +27,15 @@ from .loggers import ToTensorBoard
 from .model import IDKL
 from .records import Records
 from .run_folder import RunDescription, config_to_resume, model_folder
-from .runs import Experiment, data, dataset_name, drawn_by, new_run, rehearse
+from idkl_nb.runs import (
+    Experiment,
+    data,
+    dataset_name,
+    drawn_by,
+    new_run,
+    rehearse,
+    rehearse_network,
+)
 from .training import fit, resume
 from .world import World
 
@@ -170,9 +176,8 @@ class Train:
         # what complains before there is a folder
         if self.root is not None and self.check and not self.resume:
             examine(self.root, self.trial or 1)
-        network = chosen.config.model
-        if network.weights is not None and not begun:
-            load_weights(resnet(network.backbone), network.backbone, network.weights)
+        if not begun:
+            rehearse_network(chosen.config)
 
         # the images; a world is drawn into the folder
         folder = named
