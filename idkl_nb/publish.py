@@ -24,7 +24,7 @@ from .pretrained import FILES, save_pretrained
 from .run_folder import RunDescription, model_folder, precision_of
 from .training_log import read_log
 
-# %% ../nbs/workshop/publish.ipynb #a9c6e5ef
+# %% ../nbs/workshop/publish.ipynb #24b71953
 TAGS = ['person-re-identification', 'visible-infrared', 'idkl', 'idkl_nb']
 
 
@@ -46,9 +46,6 @@ def head(
 
     lines = [f'{key}: {json.dumps(value, ensure_ascii=False)}' for key, value in values.items()]
     return '\n'.join(['---', *lines, '---'])
-
-
-print(head('synthetic', TERMS['synthetic']))
 
 # %% ../nbs/workshop/publish.ipynb #f5459cfb
 HOW = '''## How to use
