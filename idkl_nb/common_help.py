@@ -55,7 +55,8 @@ def comments(
         return {}
 
     by_line = _comments_by_line(source)
-    found = {name: by_line[line] for name, line in _ends(node).items() if line in by_line}
+    last = {line: name for name, line in _ends(node).items()}  # a line explains its last one
+    found = {name: by_line[line] for line, name in last.items() if line in by_line}
     if not found and isinstance(node, ast.ClassDef) and '__init__' in vars(thing):
         return comments(thing.__init__)
     return found

@@ -29,7 +29,7 @@ def test_help_says_what_is_where():
     assert set(re.findall(r'idkl-\w+', text)) >= {'idkl-train', 'idkl-embed', 'idkl-publish'}
 
 
-@pytest.mark.parametrize('name', ['embed', 'fit', 'load', 'csa_loss', 'World', 'TrainConfig'])
+@pytest.mark.parametrize('name', ['embed', 'fit', 'load', 'csa_loss', 'World', 'IDKLConfig'])
 def test_help_has_a_line_for_each_parameter(name):
     import inspect
 
@@ -44,8 +44,8 @@ def one_of_each(
     /,
     b: tuple = (1, 2),  # with # in it
     *rest: int,  # more
-    c: dict = dict(  # opened here
-        x=1,
+    c: int = int(  # opened here
+        1,
     ),  # the third
     **options,
 ) -> int:  # a number
