@@ -37,7 +37,7 @@ setup(
         Issues=cfg['git_url'] + '/issues',
     ),
     packages=find_packages(include=['idkl_nb', 'idkl_nb.*']),
-    package_data=dict(idkl_nb=['py.typed', 'weights/*.safetensors']),
+    package_data=dict(idkl_nb=['py.typed', 'weights/*.safetensors', 'weights/*.md']),
     zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
@@ -59,6 +59,7 @@ setup(
                 evaluate='evaluate',
                 check='check',
                 export='export_command',
+                publish='publish',
             ).items()
         ],
     ),

@@ -22,6 +22,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+from .common_help import no_tensor
+
 # %% ../nbs/workshop/common.ipynb #fb9ad607
 VISIBLE, INFRARED = 0, 1  # the numbers of the modalities
 MODALITIES = ('visible', 'infrared')  # their words, in the order of the numbers
@@ -43,7 +45,7 @@ def typed(
     values and is not checked again. A whole number may stand where a fraction is meant."""
     # here, not above: what draws the world needs neither these nor torch
     from beartype import BeartypeConf, beartype
-    from jaxtyping import jaxtyped
+    from jaxtyping import TypeCheckError, jaxtyped
     from torch.compiler import is_compiling
 
     tower = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -57,6 +59,11 @@ def typed(
         token = _trusted.set(True)
         try:
             return checked(*args, **kwargs)
+        except TypeCheckError:
+            sentence = no_tensor(function, args, kwargs)
+            if sentence is None:
+                raise
+            raise TypeCheckError(sentence) from None
         finally:
             _trusted.reset(token)
 

@@ -25,9 +25,10 @@ from .evaluate import messages
 from .feature_files import save_features
 from .features import embed
 from .folders import SUFFIXES, image_files
+from .pretrained import load
 from .readers import read_dataset
 from .records import Records
-from .run_folder import RunDescription, load, model_folder
+from .run_folder import RunDescription, model_folder
 from .runs import dataset_name
 from .scoring import check_unseen
 
@@ -72,7 +73,7 @@ class Embed:
 
     images: Path  # a dataset, or any folder of images
     out: Path  # the file, .safetensors or .npz
-    run: Path | None = None  # folder of a run of idkl-train, or model in it
+    run: Path | None = None  # folder of a run of idkl-train, model in it, or of idkl-publish
     released: Path | None = None  # or a checkpoint of the paper's released code
     modality: Literal['visible', 'infrared'] | None = None  # of images that are no dataset
     trial: int | None = None  # of RegDB, 1 to 10; None: the one that the run was trained on
@@ -144,8 +145,8 @@ class Embed:
         if model is None:
             network = load_released_checkpoint(self.released)
             return network, self.height or 384, self.width or 144
-        network, config = load(model)
-        return network.embedder(), config.height, config.width
+        network = load(model)
+        return network.embedder, network.height, network.width
 
 
 def embed_main(
