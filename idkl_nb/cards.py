@@ -16,7 +16,7 @@ import torch
 from .common import DataError, write_bytes
 from .config import TrainConfig
 from .feature_files import save_features
-from .features import embed
+from .features import FeatureTable, embed
 from .model import IDKL
 from .precision import Precision
 from .protocols import ProtocolScores
@@ -148,11 +148,13 @@ def model_card(
     paragraphs += ["## Settings that differ from the paper's", '\n'.join(settings or ['- nothing'])]
     if precision is not None:
         paragraphs.append(f'Computed in {precision}.')
+    elsewhere = dict.fromkeys(one.about['network'] for one in scores if 'network' in one.about)
     paragraphs += [
         '## Scores',
         'In percent, means over the trials of each protocol. Re-ranking uses the structure of the '
         'gallery and, with `all`, of the other queries: compare like with like.',
         table,
+        *[f'The network {words}.' for words in elsewhere],
         '## Use',
         USE,
         TERMS[name],
@@ -165,7 +167,7 @@ def judge(
     folder: Path,  # of the run; the training is in model/ there
     records: Records,  # of the whole dataset
     chosen: Experiment,  # what it was trained on
-):
+) -> tuple[FeatureTable, list[ProtocolScores]]:  # features of the test images, and their scores
     "Write features of the test images, scores and model card into the folder of a run"
     config = load(folder / 'model')[1]
     words = dataset_words(records, chosen.trial)
@@ -195,3 +197,4 @@ def judge(
     card = model_card(config, records, scores, name, unreadable, precision)
     write_bytes(folder / 'model' / 'card.md', card.encode())
     print(score_table(scores).round(2).to_string())
+    return table, scores
