@@ -30,12 +30,24 @@ else
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q $(if $(TORCH),--extra-index-url $(CPU_WHEELS)) -c constraints.txt
 endif
 
-$(STAMP): settings.ini setup.py constraints.txt
+# A .venv whose Python no longer starts, or that was set up for another folder, is set up anew.
+PLACE := $(shell cat $(STAMP) 2>/dev/null)
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(shell $(BIN)/python -c 'print("starts")' 2>/dev/null),starts)
+STALE := stale
+else ifneq ($(or $(PLACE),$(CURDIR)),$(CURDIR))
+STALE := stale
+endif
+endif
+.PHONY: stale
+stale:
+
+$(STAMP): settings.ini setup.py constraints.txt $(STALE)
 	@$(PYTHON) .ci/python.py $(INSTALLER) $(TORCH)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(STALE),--clear) $(VENV)
 	$(if $(filter uv,$(INSTALLER)),command -v uv || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt uv)
 	$(INSTALL) -e '.[dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smoke or a dataset's root)
 	@mkdir -p runs
@@ -49,7 +61,7 @@ test-slow: setup ## kill fifty trainings at random times (ten minutes), write nb
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py tests/test_site.py
 
 audit: setup ## look the installed packages up in a list of known vulnerabilities (needs the network)
-	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
+	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 test-browser: setup ## use the explorers in JupyterLab and in the site's pages in a real Chromium (as root it installs Debian's chromium)

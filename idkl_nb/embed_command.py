@@ -16,9 +16,9 @@ import tyro
 from torch import nn
 
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError
+from .common import MODALITIES, DataError, check_workers
+from .console import messages
 from .devices import check_device
-from .evaluate import messages
 from .feature_files import save_features
 from .features import embed
 from .folders import SUFFIXES, image_files
@@ -73,6 +73,7 @@ class Embed:
                 '--height and --width are for --released; a run knows its own, so leave them out'
             )
         check_device(self.device)
+        check_workers(self.workers)
 
         model = None if self.run is None else model_folder(self.run)
         records, about = self._test_images(model)
@@ -84,8 +85,8 @@ class Embed:
             width,
             self.flip,
             workers=self.workers,
-            feature=str((model or self.released).name),
-            version=self.images.name,
+            feature='IDKL, shared' if model else 'released IDKL, shared',
+            version=about.get('dataset', 'unnamed'),
             precision=self.precision,
         )
         save_features(dataclasses.replace(table, about=table.about | about), self.out)

@@ -18,7 +18,7 @@ import tyro
 from .assembly import BASELINE
 from .computing import compute
 from .config import PRESETS, TrainConfig
-from .evaluate import messages
+from .console import messages
 from .real_trials import compute_real, paper_preset, real_trials
 from .trial import Trial
 from .world import World

@@ -12,7 +12,7 @@ from pathlib import Path
 import tyro
 
 from .cards import USE
-from .evaluate import messages
+from .console import messages
 from .export import Format, Precision, export_run
 
 # %% ../nbs/workshop/export_command.ipynb #015ce61d

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .batches import eval_loader
-from .common import DataError
+from .common import DataError, printable
 from .images import eval_transform
 from .picture_input import check_pictures, picture_batches
 from .precision import autocast
@@ -88,7 +88,8 @@ class FeatureTable:
         return FeatureTable(self.features[torch.as_tensor(keep)], self.records[keep], self.about)
 
     def __repr__(self):
-        words = [f'{name} {word}' for name, word in self.about.items() if name != 'trained_on']
+        about = {name: word for name, word in self.about.items() if name != 'trained_on'}
+        words = [printable(f'{name} {word}') for name, word in about.items()]
         dtype = str(self.features.dtype).removeprefix('torch.')
         head = f'{len(self)} features of length {self.features.shape[1]}'
         return ', '.join([head, dtype, *words]) + f'\n{self.records}'

@@ -6,9 +6,12 @@
 __all__ = ['LivePlot', 'numbers', 'ToTensorBoard']
 
 # %% ../nbs/workshop/loggers.ipynb #7b3d2a67
+import time
 from collections.abc import Iterator
 
 import pandas as pd
+
+from .common import make_folder
 
 # %% ../nbs/workshop/loggers.ipynb #4a5b4aba
 class LivePlot:
@@ -67,10 +70,20 @@ class ToTensorBoard:
         folder,  # for the event files
     ):
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError as error:
             raise ImportError('TensorBoard is not installed: pip install tensorboard') from error
-        self.writer = SummaryWriter(str(folder))
+        self.Event = Event
+        self.Summary = Summary
+        # an own name: that of the SummaryWriter holds the name of the machine
+        self.file = make_folder(folder) / f'events.out.tfevents.{time.time_ns()}'
+        self.writer = RecordWriter(open(self.file, 'ab'))
+        self._write(file_version='brain.Event:2')
+
+    def _write(self, **event):
+        self.writer.write(self.Event(wall_time=time.time(), **event).SerializeToString())
 
     def __call__(
         self,
@@ -78,6 +91,8 @@ class ToTensorBoard:
     ):
         "Write them"
         for step, values in numbers(rows):
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
+            scalars = [
+                self.Summary.Value(tag=name, simple_value=value) for name, value in values.items()
+            ]
+            self._write(step=step, summary=self.Summary(value=scalars))
         self.writer.flush()

@@ -19,7 +19,7 @@ import tyro
 
 from .cards import TERMS, USE
 from .common import make_folder, write_bytes
-from .evaluate import messages
+from .console import messages
 from .pretrained import FILES, save_pretrained
 from .run_folder import RunDescription, model_folder, precision_of
 from .training_log import read_log

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from .backbone import DualBranch
-from .common import DataError, write_bytes
+from .common import DataError, parse_json, printable, write_bytes
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
@@ -80,7 +80,7 @@ def drawn_by(
         return None
 
     try:
-        values = json.loads(file.read_text(encoding='utf-8'))
+        values = parse_json(file.read_text(encoding='utf-8'))
         if 'garments' in values:
             values['garments'] = Garments(**values['garments'])
         return World(**values)
@@ -110,7 +110,12 @@ def data(
     world = experiment.world
     if root.is_dir():
         drawn = drawn_by(root)
-        if drawn not in (None, world):
+        if drawn is None:
+            raise DataError(
+                f'{root}: this dataset was not drawn by a run. Name it with --root, or name '
+                'another folder for the run'
+            )
+        if drawn != world:
             raise DataError(
                 f'{root}: these people were drawn with {world_words(drawn)}, not with '
                 f'{world_words(world)}. Name another folder for the run'
@@ -125,8 +130,8 @@ def data(
         train=range(1, train + 1),
         val=range(train + 1, train + val + 1),
         test=range(train + val + 1, train + val + test + 1),
+        more={'world.json': json.dumps(dataclasses.asdict(world))},
     )
-    write_bytes(root / 'world.json', json.dumps(dataclasses.asdict(world)).encode())
     return read_dataset(root)
 
 # %% ../nbs/workshop/runs.ipynb #597db574
@@ -185,7 +190,7 @@ def score_table(
     "Scores side by side"
     rows = []
     for one in scores:
-        options = [str(one.about[key]) for key in ('mode', 'gallery') if key in one.about]
+        options = [printable(one.about[key]) for key in ('mode', 'gallery') if key in one.about]
         row = {
             'protocol': ' '.join([one.about['protocol'], *options, one.about['direction']]),
             're-ranking': one.about['rerank'] or 'off',

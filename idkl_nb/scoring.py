@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from .common import MODALITIES, DataError, typed
+from .common import MODALITIES, DataError, parse_json, typed
 from .features import FeatureTable
 from .protocols import LLCM, SYSU, Protocol, ProtocolScores, RegDB
 from .records import Records
@@ -55,7 +55,7 @@ def read_trained_on(
     if 'trained_on' not in about:
         return None
     try:
-        words = json.loads(about['trained_on'])
+        words = parse_json(about['trained_on'])
         identities = np.array(words['identities'], dtype=np.int64)
         return words | dict(name=words['name'], identities=identities)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -18,12 +18,12 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from .cards import dataset_words, judge
+from .cards import check_ours, dataset_words, judge
 from .check import check
 from .common import DataError, make_folder
 from .config import PRESETS, TrainConfig, preset_table
+from .console import messages
 from .devices import training_on
-from .evaluate import messages
 from .loggers import ToTensorBoard
 from .model import IDKL
 from .records import Records
@@ -179,6 +179,8 @@ class Train:
         "On the device that there is"
         begun = self._begun()
         named = self._named_folder()
+        if named is not None:
+            check_ours(named)
         chosen = self._experiment(named or Path(self.preset), begun)
 
         # what complains before there is a folder
@@ -201,12 +203,13 @@ class Train:
         if self.root is not None:
             folder = make_folder(named or new_run(self.preset, 'runs'))
 
-        model = self._trained(folder, chosen, records)
-        if torch.distributed.is_initialized() and torch.distributed.get_rank():
-            return folder  # the first process does the rest
-        table, scores = judge(model, folder, records, chosen)
-        if self.figures:
-            make_report(folder, of_training(folder / 'model', table, scores, command))
+        with in_options(folder):
+            model = self._trained(folder, chosen, records)
+            if torch.distributed.is_initialized() and torch.distributed.get_rank():
+                return folder  # the first process does the rest
+            table, scores = judge(model, folder, records, chosen)
+            if self.figures:
+                make_report(folder, of_training(folder / 'model', table, scores, command))
         print(f'everything is in {folder}')
         return folder
 
@@ -216,11 +219,10 @@ class Train:
         words = dataset_words(records, chosen.trial)
         on_log = ToTensorBoard(folder / 'tensorboard') if self.tensorboard else None
         place = folder / 'model'
-        with in_options(folder):
-            if self.resume:
-                model, _ = resume(place, training, on_log=on_log, config=chosen.config)
-            else:
-                model, _ = fit(chosen.config, training, place, on_log=on_log, dataset=words)
+        if self.resume:
+            model, _ = resume(place, training, on_log=on_log, config=chosen.config)
+        else:
+            model, _ = fit(chosen.config, training, place, on_log=on_log, dataset=words)
         return model if self.device is None else model.to(self.device)
 
 # %% ../nbs/workshop/train_command.ipynb #a46667c8
@@ -235,6 +237,8 @@ def in_options(
         return f'--{match[1].replace("_", "-")} {match[2]}'
 
     def translated(error):
+        if not str(error) and (folder / 'model' / 'config.json').exists():
+            return f'stopped; go on with --resume --out {folder}'
         text = re.sub(r'resume\(.*\)', f'--resume --out {folder}', str(error))
         return re.sub(rf"\b({names})='?(\w+)'?", as_option, text)
 
