@@ -6,7 +6,7 @@
 __all__ = ['CHUNK', 'RunEmbedder', 'file_states', 'read_kept', 'keep', 'readable', 'embed_chunks', 'KeptFeatures', 'kept_file',
            'kept_index']
 
-# %% ../nbs/workshop/kept_features.ipynb #f0184ca4
+# %% ../nbs/workshop/kept_features.ipynb #86309289
 import glob
 import hashlib
 import json
@@ -29,7 +29,7 @@ from .images import read_image
 from .records import Records
 from .run_folder import load
 
-# %% ../nbs/workshop/kept_features.ipynb #48c15de6
+# %% ../nbs/workshop/kept_features.ipynb #a38300b3
 class RunEmbedder:
     "The network of a run, with the words that tell its features from those of another"
 
@@ -62,7 +62,7 @@ class RunEmbedder:
         table = embed(self.network, records, *self.size, progress=False, **self.options)
         return FeatureTable(table.features, records, table.about | self.words)
 
-# %% ../nbs/workshop/kept_features.ipynb #1255cdcf
+# %% ../nbs/workshop/kept_features.ipynb #5a50dd28
 def file_states(
     records: Records,
 ) -> pd.MultiIndex:  # path, size in bytes, time of change in nanoseconds; -1 for no file
@@ -110,7 +110,7 @@ def keep(
     arrays = dict(features=table.features.numpy(), path=path.astype(str), size=size, time=time)
     write_whole(file, lambda opened: np.savez(opened, about=json.dumps(table.about), **arrays))
 
-# %% ../nbs/workshop/kept_features.ipynb #9e588cd9
+# %% ../nbs/workshop/kept_features.ipynb #cdb80a94
 CHUNK = 1024  # images between two looks at what can't be read
 
 
@@ -154,7 +154,7 @@ def embed_chunks(
             done.append((chunk, table.features))
             bar.update(len(chunk))
 
-# %% ../nbs/workshop/kept_features.ipynb #e5f972ed
+# %% ../nbs/workshop/kept_features.ipynb #3ddf90d3
 class KeptFeatures:
     "Features of images, read where they were kept and are still true, and embedded elsewhere"
 
@@ -250,7 +250,7 @@ def kept_file(
     mark = zlib.crc32(str(place).encode(errors='surrogateescape'))
     return model / 'search' / f'{place.name}-{mark:08x}.npz'
 
-# %% ../nbs/workshop/kept_features.ipynb #6d944365
+# %% ../nbs/workshop/kept_features.ipynb #e9703ee6
 def kept_index(
     gallery: FeatureTable,
     file: Path | None,  # where its features are kept; None: the index isn't kept

@@ -6,7 +6,7 @@
 __all__ = ['CELLS', 'Found', 'first_places', 'exact_search', 'index_search', 'recall', 'Pairs', 'pairs_of', 'percent',
            'Threshold', 'threshold']
 
-# %% ../nbs/workshop/search.ipynb #dfd3470b
+# %% ../nbs/workshop/search.ipynb #66ee1094
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from .common import MODALITIES, DataError, typed
 from .distances import Distances
 from .features import FeatureTable
 
-# %% ../nbs/workshop/search.ipynb #b02c7c52
+# %% ../nbs/workshop/search.ipynb #d631991d
 CELLS = 2**24  # distances in memory at once: 64 MB
 
 
@@ -73,7 +73,7 @@ def exact_search(
     distances = distances.clamp(min=0)  # rounding may leave -1e-7
     return first_places(distances.numpy(), rows.numpy(), top, own)
 
-# %% ../nbs/workshop/search.ipynb #a2da0cc6
+# %% ../nbs/workshop/search.ipynb #c6674864
 def index_search(
     index,  # of the gallery, see `to_faiss`
     query: Num[Tensor, 'Q C'],
@@ -95,7 +95,7 @@ def recall(
     hits = (exact.rows[:, :, None] == found.rows[:, None, :]).any(2)
     return float(hits[known].mean()) if known.any() else 1.0
 
-# %% ../nbs/workshop/search.ipynb #1d98c5ea
+# %% ../nbs/workshop/search.ipynb #fd2e2bfa
 class Pairs(NamedTuple):
     "Distances between images of people who are known"
 
@@ -132,7 +132,7 @@ def pairs_of(
         )
     return pairs
 
-# %% ../nbs/workshop/search.ipynb #7fc7f402
+# %% ../nbs/workshop/search.ipynb #e9c9cfc8
 def percent(
     share: float,  # 0 to 1
 ) -> str:
@@ -167,6 +167,8 @@ class Threshold:
         images: int,  # of other people, in a gallery
     ) -> str:
         "How many of them are below it, if they are like those of the validation"
+        if not self.different:
+            return 'That none is below it says little: a larger gallery has more chances.'
         return (
             f'If your pictures were like these, about {self.different * images:,.0f} of '
             f'{images:,} gallery images of other people would be below it as well.'

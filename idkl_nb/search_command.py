@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHECKED', 'UNKNOWN', 'count', 'Search', 'search_main']
 
-# %% ../nbs/workshop/search_command.ipynb #ecfb6550
+# %% ../nbs/workshop/search_command.ipynb #21e63277
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ from idkl_nb.search_inputs import (
 )
 from .search_sheet import STATEMENT, Hit, RankedQuery, Sheet, write_sheet
 
-# %% ../nbs/workshop/search_command.ipynb #77b85d77
+# %% ../nbs/workshop/search_command.ipynb #bd02c078
 CHECKED = 100  # queries whose lists by an index are compared with the exact ones
 UNKNOWN = 'spectrum not known, or both'
 
@@ -82,7 +82,7 @@ class Search:
         if self.threshold is not None and not 0 <= self.threshold <= 2:
             raise ValueError(f'--threshold {self.threshold}: a cosine distance is from 0 to 2')
 
-        if self.out.suffix.lower() not in ('.html', '.htm'):
+        if self.out.suffix != '.html':
             raise ValueError(f'--out {self.out}: expected a name that ends in .html')
         if not self.out.expanduser().parent.is_dir():
             raise FileNotFoundError(f'--out {self.out}: no such folder; make it first')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HELD_OUT', 'named_modality', 'pictures', 'own_rows', 'shown_images', 'validation_people', 'known_features']
 
-# %% ../nbs/workshop/search_inputs.ipynb #14971db0
+# %% ../nbs/workshop/search_inputs.ipynb #4f1b6c0c
 import dataclasses
 import json
 import re
@@ -16,7 +16,7 @@ import numpy as np
 
 from .cards import about_features, dataset_words, trained_on
 from .common import MODALITIES, DataError
-from .embed_command import images_below
+from .embed_command import images_below, warn_of_strangers
 from .feature_files import NO_ROOT, READERS, SPECTRA, load_features
 from .features import FeatureTable
 from .folders import SUFFIXES, is_file, is_image
@@ -25,7 +25,7 @@ from .records import Records
 from .run_folder import RunDescription
 from .scoring import check_unseen, seen_in_training
 
-# %% ../nbs/workshop/search_inputs.ipynb #429238be
+# %% ../nbs/workshop/search_inputs.ipynb #14d57730
 def named_modality(
     folder: Path,  # of images
     paths: list[str],  # below it
@@ -93,7 +93,7 @@ def shown_images(
         images.append((name, file))
     return images
 
-# %% ../nbs/workshop/search_inputs.ipynb #08a64952
+# %% ../nbs/workshop/search_inputs.ipynb #ba765a07
 HELD_OUT = (
     'Name people that it was not trained on with --validation, such as those of its test: '
     'features.safetensors in the folder of the run'
@@ -105,12 +105,17 @@ def validation_people(
     root: Path,  # of a dataset
 ) -> Records:
     "People of split val that the network has not seen. Raises DataError when there are none"
-    words = RunDescription.read(model).dataset or {}
-    trial = int(words.get('trial', 1))
+    begun = RunDescription.read(model)
+    trial = int((begun.dataset or {}).get('trial', 1))
     dataset = read_dataset(root, trial)
     people = dataset.where(split='val')
-    about = about_features(dataset_words(dataset, trial), trained_on(model, dataset))
-    unseen = np.setdiff1d(people.identity, seen_in_training(about, people))
+
+    trained = trained_on(model, dataset)
+    about = about_features(dataset_words(dataset, trial), trained)
+    # where the run doesn't say its dataset, equal numbers count as equal people
+    seen = seen_in_training(about, people) if trained else begun.identities
+    unseen = np.setdiff1d(people.identity, seen)
+
     if not len(people) or not len(unseen):
         reason = 'has no people of split val'
         if len(people):
@@ -128,9 +133,9 @@ def known_features(
     split = 'val' if (table.records.split == 'val').any() else 'test'
     table = table.where(split=split)
     begun = RunDescription.read(model)
-    seen = (begun.dataset or {}) | dict(identities=begun.identities)
-    about = table.about
-    if begun.dataset:
-        about = about | dict(trained_on=json.dumps(seen))
-    check_unseen(about, table.records, HELD_OUT)
+    if not begun.dataset:
+        warn_of_strangers(model, table.records)
+        return table
+    seen = json.dumps(begun.dataset | dict(identities=begun.identities))
+    check_unseen(table.about | dict(trained_on=seen), table.records, HELD_OUT)
     return table

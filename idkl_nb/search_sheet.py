@@ -7,7 +7,7 @@ __all__ = ['STATEMENT', 'A_LIST', 'SMALL', 'STYLE', 'PAGE', 'TILE', 'STEP', 'PLA
            'Sheet', 'write_sheet', 'csv_table', 'thumbnail', 'data_address', 'html_image', 'html_hit', 'html_section',
            'html_page', 'font', 'png_tile', 'short', 'png_picture']
 
-# %% ../nbs/workshop/search_sheet.ipynb #f44a544c
+# %% ../nbs/workshop/search_sheet.ipynb #69979c69
 import base64
 import csv
 import functools
@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from .common import DataError, write_bytes
 from .images import read_image
 
-# %% ../nbs/workshop/search_sheet.ipynb #b8c673dd
+# %% ../nbs/workshop/search_sheet.ipynb #6cea94c5
 STATEMENT = (
     'Re-identification is a surveillance technology. This project is for education and research: '
     'to understand a method and to measure it honestly. It is not for finding, following or '
@@ -87,7 +87,7 @@ def write_sheet(
         write_bytes(files[-1], content(sheet))
     return files
 
-# %% ../nbs/workshop/search_sheet.ipynb #d3e643be
+# %% ../nbs/workshop/search_sheet.ipynb #ddbacf9e
 def csv_table(
     sheet: Sheet,
 ) -> bytes:
@@ -102,7 +102,7 @@ def csv_table(
             writer.writerow([query.path, rank, hit.path, distance, words[hit.below]])
     return text.getvalue().encode(errors='backslashreplace')
 
-# %% ../nbs/workshop/search_sheet.ipynb #e57fce6f
+# %% ../nbs/workshop/search_sheet.ipynb #c57622d1
 SMALL = (144, 288)  # width, height
 
 
@@ -131,7 +131,7 @@ def data_address(
     image.save(file, 'jpeg', quality=80, optimize=True)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
-# %% ../nbs/workshop/search_sheet.ipynb #a0a01211
+# %% ../nbs/workshop/search_sheet.ipynb #749826c7
 STYLE = """
 :root { color-scheme: light dark; --back: #fff; --text: #1c1c1c; --soft: #5a5a5a;
   --line: #c9c9c9; --note: #fff4e0; --near: #0b5c94; }
@@ -226,7 +226,7 @@ def html_page(
     )
     return text.encode(errors='backslashreplace')
 
-# %% ../nbs/workshop/search_sheet.ipynb #70900efa
+# %% ../nbs/workshop/search_sheet.ipynb #8a4aea74
 TILE = (112, 224)  # pixels of a picture
 STEP = (128, 292)  # from one to the next
 PLACES = 20  # of each list
