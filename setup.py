@@ -58,12 +58,9 @@ setup(
                 embed='embed_command',
                 evaluate='evaluate',
                 check='check',
-<<<<<<< HEAD
                 export='export_command',
                 publish='publish',
-=======
                 search='search_command',
->>>>>>> 1e98399 (Search with one's own pictures: ranked lists, thresholds, kept features, idkl-search)
             ).items()
         ],
     ),
