@@ -62,6 +62,7 @@ setup(
                 check='check',
                 export='export_command',
                 publish='publish',
+                search='search_command',
             ).items()
         ],
     ),
