@@ -16,7 +16,7 @@ export IDKL_RUN IDKL_PRECISION
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments verify warm-start lab export readme clean constraints
+.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments verify warm-start lab export stills readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,9 +52,9 @@ audit: setup ## look the installed packages up in a list of known vulnerabilitie
 	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
+test-browser: setup ## use the explorers in JupyterLab and in the site's pages in a real Chromium (as root it installs Debian's chromium)
 	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
-	$(INSTALL) playwright
+	$(INSTALL) playwright axe-playwright-python
 	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist worksteal tests/browser
 
 test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
@@ -82,7 +82,11 @@ lab: setup ## open JupyterLab on the notebooks
 export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
-	$(BIN)/python .ci/widgets.py nbs/workshop/explore*.ipynb
+	$(BIN)/python .ci/widgets.py nbs/[01]*.ipynb nbs/workshop/*.ipynb
+
+stills: setup ## draw the pictures of the page's explorers anew after a change of their modules (needs Chromium, as test-browser)
+	$(INSTALL) playwright
+	$(BIN)/python .ci/stills.py
 
 readme: setup ## fill the tables of the home page, the measured scores and the contents; write README.md from the home page
 	$(BIN)/python .ci/readme.py
