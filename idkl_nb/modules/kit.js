@@ -82,7 +82,7 @@ function listen(svg, parts, now, act) {
         const far = spec => Math.hypot(spec.x - x, spec.y - y)
         const specs = parts.handles(now())
         const n = specs.reduce((best, spec, i) => (far(spec) < far(specs[best]) ? i : best), 0)
-        if (far(specs[n]) > 24) return
+        if (far(specs[n]) > 24 || event.button) return
         held = specs[n]
         svg.querySelectorAll('[role=slider]')[n].focus({ preventScroll: true })
         svg.setPointerCapture(event.pointerId)
@@ -159,7 +159,7 @@ export function still(parts, state) {
 export function explorer(parts) {
     function render({ model, el }) {
         const start = model.get('state')
-        let state = start, frame = 0
+        let frame = 0  // of an animation
         const [first, ...others] = parts.panels
         const layers = '<g class="drawn" aria-hidden="true"></g><g class="handles"></g>'
         el.innerHTML = `<div class="idkl"><style>${STYLE}</style><div class="panels">` +
@@ -168,14 +168,13 @@ export function explorer(parts) {
             '</div><div class="controls"></div><output aria-live="polite"></output></div>'
         const drawn = el.querySelectorAll('.drawn')
         const handles = el.querySelector('.handles')
-        handles.innerHTML = parts.handles(state).map(handle).join('')
+        handles.innerHTML = parts.handles(start).map(handle).join('')
 
-        const now = () => state
+        const now = () => model.get('state')
         const act = (next, done = true) => {
             cancelAnimationFrame(frame)
             if (Array.isArray(next)) return play(next)
-            show(next)
-            model.set('state', state)
+            model.set('state', next)  // which shows it
             if (done) model.save_changes()
         }
         // Several states one after the other; at once for those who want no motion
@@ -190,8 +189,8 @@ export function explorer(parts) {
         el.querySelector('.controls').append(...controls.map(([home]) => home))
         listen(el.querySelector('svg'), parts, now, act)
 
-        const show = next => {
-            state = next
+        const show = () => {
+            const state = now()
             parts.panels.forEach((spec, n) => { drawn[n].innerHTML = spec.draw(state) })
             parts.handles(state).forEach((spec, n) => {
                 const mark = handles.children[n]
@@ -202,8 +201,9 @@ export function explorer(parts) {
             for (const [, follow] of controls) follow(state)
             el.querySelector('output').textContent = parts.words(state)
         }
-        show(state)
-        model.on('change:state', () => show(model.get('state')))
+        show()
+        model.on('change:state', show)
+        return () => model.off('change:state', show)
     }
     return { render, still: state => still(parts, state) }
 }
@@ -212,14 +212,16 @@ export function explorer(parts) {
 export function settle(module, name) {
     for (const home of document.querySelectorAll(`[data-explorer="${name}"]`)) {
         const values = { state: JSON.parse(home.dataset.state) }
+        let show = () => {}
         const model = {
             get: key => values[key],
-            set: (key, value) => { values[key] = value },
-            on() {},
-            save_changes() {},
+            set: (key, value) => { values[key] = value; show() },
+            on: (event, follow) => { show = follow },
+            save_changes() {},  // there is no kernel to tell
         }
-        home.replaceChildren()
-        module.render({ model, el: home })
-        Object.assign(home, { model, module })
+        const el = document.createElement('div')
+        module.render({ model, el })
+        home.replaceChildren(el)
+        home.model = model
     }
 }
