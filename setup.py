@@ -37,9 +37,7 @@ setup(
         Issues=cfg['git_url'] + '/issues',
     ),
     packages=find_packages(include=['idkl_nb', 'idkl_nb.*']),
-    package_data=dict(
-        idkl_nb=['py.typed', 'weights/*.safetensors', 'weights/*.md', 'modules/*']
-    ),
+    package_data=dict(idkl_nb=['py.typed', 'weights/*.safetensors', 'weights/*.md', 'modules/*']),
     zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
