@@ -96,6 +96,7 @@ class ImageCache:
         file = self.folder / 'images.npy'
         shape = (len(self.records), 3, self.height, self.width)
         header = npy_header(shape)
+
         try:
             with open(file, 'rb') as opened:
                 size = os.fstat(opened.fileno()).st_size

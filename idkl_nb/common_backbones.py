@@ -40,6 +40,7 @@ def _create(
             f'backbone {name!r}: timm {timm.__version__} has no such network. Near to it: '
             f'{near or "nothing"}. timm.list_models() names all'
         )
+
     more = dict(output_stride=16) if last_stride == 1 else {}
     full = f'{short.split(".")[0]}.{tag}' if tag else short
     try:
@@ -65,6 +66,7 @@ def check_row(
         reason = f'it has {len(net.return_layers)} stages, and {STAGES} are needed'
     elif not str(net.output_fmt).endswith('NCHW'):
         reason = 'its maps have their channels last'
+
     if reason:
         raise ValueError(
             f'backbone {name!r}: {reason}. Choose another, such as '

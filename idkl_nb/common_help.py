@@ -109,6 +109,7 @@ def no_tensor(
         expected = _tensor_type(signature.parameters[name].annotation)
         if expected is None or type(value).__name__ not in CURES:
             continue
+
         words, cure = CURES[type(value).__name__]
         shape = f' of shape {tuple(value.shape)}' if hasattr(value, 'shape') else ''
         return (

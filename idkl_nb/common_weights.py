@@ -27,7 +27,8 @@ class IBNWeights(WeightsEnum):
     "Published weights of `resnet50_ibn_a`, by the authors of IBN-Net (Pan et al., 2018)"
 
     IMAGENET1K_V1 = Weights(
-        url='https://github.com/XingangPan/IBN-Net/releases/download/v1.0/resnet50_ibn_a-d9d0bb7b.pth',
+        url='https://github.com/XingangPan/IBN-Net/releases/download/v1.0/'
+        'resnet50_ibn_a-d9d0bb7b.pth',
         transforms=None,
         meta={},
     )

@@ -137,6 +137,7 @@ class Evaluate:
             protocol = replace(protocol, draws=self.draws)
         if self.cmc:
             protocol = replace(protocol, unique_ids=self.cmc == 'identities')
+
         if not isinstance(protocol, RegDB):
             return [protocol]
         trials = [int(table.about.get('trial', 1)) for table in tables]
@@ -246,8 +247,10 @@ def evaluate_main(
     with messages('idkl-evaluate'):
         if options.figures:
             check_drawing()
+
         tables = options.tables()
         scores = options.scores(tables)
+
         if options.json:
             content = json.dumps(scores.to_dict(), indent=1).encode()
             write_whole(options.json, lambda opened: opened.write(content))

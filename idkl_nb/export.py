@@ -76,6 +76,7 @@ class Trained:
         if str(run) in TRAINED and not Path(run).exists():
             embedder, config, _ = unpack(TRAINED[str(run)])
             return cls(embedder, config, 'synthetic')
+
         try:
             folder = model_folder(run)
         except FileNotFoundError as error:
@@ -104,6 +105,7 @@ class Trained:
         "For people and programs that find the file"
         channels = self.embedder.neck.norm.num_features
         terms = TERMS.get(self.dataset, 'Ask who trained it which terms its images have.')
+
         return dict(
             image_size=f'{self.size[0]} x {self.size[1]}',
             input='images: uint8, RGB, (B, 3, height, width); the normalisation is inside',

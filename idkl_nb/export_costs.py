@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'BATCHES', 'processor', 'pictures', 'milliseconds', 'costs', 'paper_sized', 'Costs']
 
-# %% ../nbs/workshop/export_costs.ipynb #c01ab000
+# %% ../nbs/workshop/export_costs.ipynb #598f6c1e
 import platform
 import tempfile
 import time
@@ -115,6 +115,7 @@ class Costs:
             wanted.append(('ResNet-50', paper_sized(), None, 3))
             for one in tqdm(wanted, desc='measuring', unit='network'):
                 rows += costs(*one)
+
         table = pd.DataFrame(rows)
         versions = {name: version(name) for name in ('torch', 'onnxruntime')}
         table = table.assign(processor=processor(), threads=1, commit=commit(), **versions)

@@ -75,6 +75,7 @@ class ToTensorBoard:
             from tensorboard.summary.writer.record_writer import RecordWriter
         except ImportError as error:
             raise ImportError('TensorBoard is not installed: pip install tensorboard') from error
+
         self.Event = Event
         self.Summary = Summary
         # an own name: that of the SummaryWriter holds the name of the machine

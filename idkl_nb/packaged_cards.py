@@ -65,7 +65,8 @@ model = IDKL(config, identities=200)
 {people} drawn people in each of {worlds} worlds, which no test uses. It learned {task}.
 
 ## Scores
-It is a start and no method. How much of a score it brings along stands on the page [Start](https://idkl-nb.github.io/idkl_nb/evidence/start.html).
+It is a start and no method. How much of a score it brings along stands on the page
+[Start](https://idkl-nb.github.io/idkl_nb/evidence/start.html).
 
 ## Hardware and time
 {steps:,} steps; the machine and the time were not written down. `make

@@ -95,6 +95,7 @@ def fetch(
             f'{repository}: not a folder here, and to look on the Hugging Face Hub a package is '
             'missing: pip install "idkl_nb[hub]"'
         ) from error
+
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES)))
     except (OSError, ValueError) as error:

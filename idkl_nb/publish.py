@@ -142,6 +142,7 @@ def upload(
             f'--upload {repository}: the Hub did not take it ({first:.200}). The folder is whole: '
             f'log in with `hf auth login`, then idkl-publish --out {folder} --upload {repository}'
         ) from error
+
     return str(done)
 
 # %% ../nbs/workshop/publish.ipynb #cb492c99

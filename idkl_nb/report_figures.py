@@ -65,6 +65,7 @@ def shown_lists(
     ranked = nearest(searched.distances, rows, PLACES, searched.ignore)
     right = searched.gallery.identity[ranked.gallery] == searched.query.identity[rows, None]
     right &= ranked.gallery >= 0
+
     alt = (
         f'{len(rows)} {MODALITIES[searched.query.modality[0]]} queries, one a row, each with the '
         f'{ranked.gallery.shape[1]} gallery images nearest to it. Right ones: '
@@ -75,6 +76,7 @@ def shown_lists(
         'blue frame, a wrong one a cross and a thin orange frame. Below each image are its '
         'distance, identity and camera.'
     )
+
     title = f'Ranked lists: {group} queries'
     figure = ranked_lists(ranked, searched.query, searched.gallery)
     return Shown(f'ranked_{group}', title, figure, alt, caption)
@@ -160,6 +162,7 @@ def shown_distances(
     for same in (True, False):
         chosen = every.distances[every.across & (every.same == same)]
         medians.append(f'{np.median(chosen):.2f}' if len(chosen) else 'unknown')
+
     alt = (
         'Histograms of distances within a modality and across. Across, the median is '
         f'{medians[0]} for one person and {medians[1]} for others.'
@@ -168,6 +171,7 @@ def shown_distances(
         f'Pairs of {len(rows)} test images. Filled: the same person, with the median as a dotted '
         'line. Outlined: two people. Where both lie on each other, no threshold tells them apart.'
     )
+
     figure = distance_histogram(every)
     return Shown('distances', 'Distances of pairs', figure, alt, caption)
 
@@ -194,6 +198,7 @@ def shown_map(
     records, features = table.records[rows], table.features[torch.as_tensor(rows)].float()
     points = {'t-SNE': projection(features), 'PCA': projection(features, 'pca')}
     people = len(np.unique(records.identity))
+
     alt = (
         f'Two maps of {len(rows)} images of {people} people, colour and number for the person, '
         'circles for visible and triangles for infrared.'
@@ -202,6 +207,7 @@ def shown_map(
         'Do the circles and the triangles of one person come together? In t-SNE only neighbours '
         'mean something; gaps and sizes do not.'
     )
+
     figure = embedding_map(points, records.identity, records.modality)
     return Shown('map', 'Map of the features', figure, alt, caption)
 

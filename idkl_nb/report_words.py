@@ -94,6 +94,7 @@ def gallery_words(
             f'The gallery has {images} of each person in each of the cameras {cameras}, drawn ten '
             f'times by {lists}.'
         )
+
     if protocol == 'RegDB':
         trials = about.get('trials') or [about['trial']]
         numbers = ', '.join(str(trial) for trial in trials)
@@ -134,6 +135,7 @@ def protocol_words(
     about = scores.about
     first = scores.trials.iloc[0]
     query, gallery = about['direction'].split(' to ')
+
     words = [
         f'{first.queries:.0f} {query} images are the queries, and {first.gallery:.0f} {gallery} '
         'images the gallery that is searched.',

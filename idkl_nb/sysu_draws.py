@@ -95,6 +95,7 @@ def check_sysu_paths(
     "Raise DataError where a row says something else than its path, or a path stands there twice"
     modality_of = {camera: number for number, group in SYSU_CAMERAS.items() for camera in group}
     cure = 'Correct the file, or name a --root that has the images'
+
     columns = [column.tolist() for column in (records.identity, records.camera, records.modality)]
     seen = set()
     for path, identity, camera, modality in zip(records.path.tolist(), *columns):
@@ -108,6 +109,7 @@ def check_sysu_paths(
             raise DataError(
                 f'{path} is said to be {MODALITIES[modality]}, and camera {camera} is not. {cure}'
             )
+
         number = f'{folder}/{name.split(".")[0]}'
         if number in seen:
             raise DataError(f'{number} stands there more than once. {cure}')
