@@ -16,7 +16,7 @@ export IDKL_RUN IDKL_PRECISION
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 
-.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments verify warm-start lab export readme clean constraints
+.PHONY: help setup run test test-slow test-browser test-figures test-wheel audit docs experiments verify warm-start lab export stills readme clean constraints
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,12 +30,24 @@ else
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q $(if $(TORCH),--extra-index-url $(CPU_WHEELS)) -c constraints.txt
 endif
 
-$(STAMP): settings.ini setup.py constraints.txt
+# A .venv whose Python no longer starts, or that was set up for another folder, is set up anew.
+PLACE := $(shell cat $(STAMP) 2>/dev/null)
+ifneq ($(wildcard $(VENV)),)
+ifneq ($(shell $(BIN)/python -c 'print("starts")' 2>/dev/null),starts)
+STALE := stale
+else ifneq ($(or $(PLACE),$(CURDIR)),$(CURDIR))
+STALE := stale
+endif
+endif
+.PHONY: stale
+stale:
+
+$(STAMP): settings.ini setup.py constraints.txt $(STALE)
 	@$(PYTHON) .ci/python.py $(INSTALLER) $(TORCH)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(STALE),--clear) $(VENV)
 	$(if $(filter uv,$(INSTALLER)),command -v uv || $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt uv)
 	$(INSTALL) -e '.[dev]'
-	@touch $@
+	@echo '$(CURDIR)' > $@
 
 run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smoke or a dataset's root)
 	@mkdir -p runs
@@ -49,12 +61,12 @@ test-slow: setup ## kill fifty trainings at random times (ten minutes), write nb
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py tests/test_site.py
 
 audit: setup ## look the installed packages up in a list of known vulnerabilities (needs the network)
-	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit
+	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1
 	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-test-browser: setup ## open the explorers in JupyterLab in a real Chromium (as root it installs Debian's chromium)
+test-browser: setup ## use the explorers in JupyterLab and in the site's pages in a real Chromium (as root it installs Debian's chromium)
 	for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; (apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium) || { echo 'the browser test needs Chromium: apt-get install chromium'; exit 1; }
-	$(INSTALL) playwright
+	$(INSTALL) playwright axe-playwright-python
 	IDKL_SCREENSHOTS="$(abspath runs/screenshots)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -n 2 --dist worksteal tests/browser
 
 test-figures: setup ## run every notebook twice: are the figures the same to the pixel?
@@ -82,7 +94,11 @@ lab: setup ## open JupyterLab on the notebooks
 export: setup ## write idkl_nb/ from the notebooks, and clean the notebooks
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_export
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nbdev_clean
-	$(BIN)/python .ci/widgets.py nbs/workshop/explore*.ipynb
+	$(BIN)/python .ci/widgets.py nbs/[01]*.ipynb nbs/workshop/*.ipynb
+
+stills: setup ## draw the pictures of the page's explorers anew after a change of their modules (needs Chromium, as test-browser)
+	$(INSTALL) playwright
+	$(BIN)/python .ci/stills.py
 
 readme: setup ## fill the tables of the home page, the measured scores and the contents; write README.md from the home page
 	$(BIN)/python .ci/readme.py

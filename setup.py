@@ -37,7 +37,7 @@ setup(
         Issues=cfg['git_url'] + '/issues',
     ),
     packages=find_packages(include=['idkl_nb', 'idkl_nb.*']),
-    package_data=dict(idkl_nb=['py.typed', 'weights/*.safetensors']),
+    package_data=dict(idkl_nb=['py.typed', 'weights/*.safetensors', 'weights/*.md', 'modules/*']),
     zip_safe=False,
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
@@ -54,7 +54,13 @@ setup(
         console_scripts=[
             f'idkl-{name}=idkl_nb.{module}:{name}_main'
             for name, module in dict(
-                train='train_command', embed='embed_command', evaluate='evaluate', check='check'
+                train='train_command',
+                embed='embed_command',
+                evaluate='evaluate',
+                check='check',
+                export='export_command',
+                publish='publish',
+                search='search_command',
             ).items()
         ],
     ),

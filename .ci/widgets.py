@@ -9,7 +9,8 @@ for file in sys.argv[1:]:
     nb['metadata'].pop('widgets', None)
     for cell in nb['cells']:
         for out in cell.get('outputs', []):
-            out.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+            for part in ('data', 'metadata'):
+                out.get(part, {}).pop('application/vnd.jupyter.widget-view+json', None)
     made = json.dumps(nb, sort_keys=True, indent=1, ensure_ascii=False) + '\n'
     if made != text:
         open(file, 'w', encoding='utf-8').write(made)

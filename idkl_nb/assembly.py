@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .common import check_types, typed
+from .common_resnets import check_backbone
 from .fast_pairs import TRY_ALL, pair_on_device
 from .mdr import pair_modalities
 
@@ -28,7 +29,7 @@ LAMBDAS = ('lambda_c', 'lambda_d', 'lambda_ip', 'lambda_tgsa', 'lambda_csa', 'la
 class IDKLConfig:
     "The network and its objective; the paper's values are the defaults"
 
-    backbone: str = 'resnet50'  # see `backbone.resnet`
+    backbone: str = 'resnet50'  # a ResNet of `common_resnets.CHANNELS`, or 'timm/NAME'
     last_stride: int = 1  # of block 5; not in the paper, 1 in the released code
     weights: str | None = None  # see `backbone.load_weights`; None: random; paper: ImageNet
     gem_p: float = 3.0  # exponent of GeM; not in the paper
@@ -51,6 +52,7 @@ class IDKLConfig:
 
     def __post_init__(self):
         check_types(self)
+        check_backbone(self.backbone)
         for name, choices in CHOICES.items():
             self._expect(name, getattr(self, name) in choices, f'one of {choices}')
         for name in ('gem_p', 'modality_hidden', 'ratio'):

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .common import full_precision, typed
+from .common_backbones import cut_timm
 from .common_resnets import CHANNELS, resnet
 from .common_weights import load_weights
 from .fast import fast_gem
@@ -66,13 +67,13 @@ def cut_resnet(
     name: str,  # see `resnet`
     last_stride: int = 1,  # of block 5
     weights: Weights = None,
-) -> tuple[nn.Sequential, nn.ModuleList]:  # blocks 1 to 3; blocks 4 and 5
-    "A ResNet in two pieces"
+) -> tuple[nn.Sequential, nn.ModuleList, tuple]:  # blocks 1 to 3; blocks 4 and 5; channels
+    "A ResNet in two pieces, and the channels of its last three maps"
     net = resnet(name, last_stride)
     if weights is not None:
         net = load_weights(net, name, weights)
     stem = net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2
-    return nn.Sequential(*stem), nn.ModuleList([net.layer3, net.layer4])
+    return nn.Sequential(*stem), nn.ModuleList([net.layer3, net.layer4]), CHANNELS[name]
 
 # %% ../nbs/04_backbone.ipynb #13ded1c4
 class DualBranch(nn.Module):
@@ -80,9 +81,9 @@ class DualBranch(nn.Module):
 
     def __init__(self, name: str = 'resnet50', last_stride: int = 1, weights: Weights = None):
         super().__init__()
-        self.theta, self.phi = cut_resnet(name, last_stride, weights)
-        self.psi = cut_resnet(name, last_stride, weights)[1]
-        self.channels = CHANNELS[name]  # of blocks 3, 4 and 5
+        cut = cut_timm if name.startswith('timm/') else cut_resnet
+        self.theta, self.phi, self.channels = cut(name, last_stride, weights)
+        self.psi = cut(name, last_stride, weights)[1]
 
     def climb(self, third: Tensor, branch: nn.ModuleList) -> tuple[Tensor, Tensor, Tensor]:
         "Maps after blocks 3, 4 and 5, from the map after block 3"

@@ -7,19 +7,19 @@ __all__ = ['BATCH', 'cache_bytes', 'fingerprint', 'build_cache']
 
 # %% ../nbs/workshop/cache_building.ipynb #d7619d65
 import hashlib
-import json
 import os
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from .cache import CACHE_FORMAT, ImageCache, cache_description
+from .cache import CACHE_FORMAT, ImageCache, cache_description, npy_header, to_cache_json
 from .common import DataError, open_unfinished
 from .images import Images, check_size, resize_transform
-from .loaders import check_workers, make_loader
+from .loaders import check_handover, make_loader
 from .records import Records
 from .unfinished_folders import remove_unfinished, unfinished_folder
 
@@ -82,8 +82,8 @@ def _write_pixels(
     file,  # images.npy, open and empty
     workers: int,  # processes that decode
     progress: bool,  # show a progress bar
-):
-    "Decode, resize and write every image, in order"
+) -> list[int]:
+    "Decode, resize and write every image, in order; their checksums"
     loader = make_loader(images, workers, batch_size=BATCH)
     size = tqdm.format_sizeof(int(np.prod(shape)), 'B')
     bar = tqdm(
@@ -94,13 +94,16 @@ def _write_pixels(
         mininterval=1,
     )
 
-    header = dict(descr='|u1', fortran_order=False, shape=shape)
-    np.lib.format.write_array_header_2_0(file, header)
+    blocks = []
+    file.write(npy_header(shape))
     with bar:
         for batch in loader:
-            file.write(np.ascontiguousarray(batch.images.numpy()))  # (b, 3, H, W)
-            bar.update(len(batch.images))
+            pixels = np.ascontiguousarray(batch.images.numpy())  # (b, 3, H, W)
+            file.write(pixels)
+            blocks += map(zlib.crc32, pixels)
+            bar.update(len(pixels))
     _to_disk(file)
+    return blocks
 
 
 def _write_cache(
@@ -115,7 +118,7 @@ def _write_cache(
 ):
     "The pixels, then what they are"
     images = Images(records, resize_transform(height, width), on_unreadable)
-    _write_pixels(images, (len(records), 3, height, width), file, workers, progress)
+    blocks = _write_pixels(images, (len(records), 3, height, width), file, workers, progress)
 
     description = dict(
         format=CACHE_FORMAT,
@@ -125,9 +128,10 @@ def _write_cache(
         fingerprint='-'.join(folder.name.split('-')[:2]),
         root=_root_hash(records),
         unreadable=records.path[images.unreadable.numpy()].tolist(),
+        blocks=blocks,
     )
     with open(folder / 'cache.json', 'w', encoding='utf-8') as file:
-        json.dump(description, file, indent=1)
+        file.write(to_cache_json(description))
         _to_disk(file)
 
 # %% ../nbs/workshop/cache_building.ipynb #e0fa6007
@@ -235,7 +239,7 @@ def build_cache(
     if _is_whole(target, records):
         return _opened(target, records, on_unreadable)
 
-    check_workers(workers, BATCH * 3 * height * width)
+    check_handover(workers, BATCH * 3 * height * width)
     unfinished = unfinished_folder(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,4 +262,6 @@ def build_cache(
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return _opened(target, records, on_unreadable)
+    cache = _opened(target, records, on_unreadable)
+    cache.verify()  # what is on the disk is what was decoded
+    return cache

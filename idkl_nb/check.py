@@ -19,7 +19,8 @@ from .check_folders import check_folders, dataset_folder
 from .check_images import check_files, compare_images
 from .check_lists import check_lists
 from .check_people import check_counts, check_draws, check_people
-from .common import DataError, expand_paths, write_whole
+from .common import MAX_WORKERS, UNSAVEABLE, DataError, expand_paths, write_whole
+from .console import messages
 from .findings import KINDS, SEVERITIES, Finding, Report, finding
 from .layouts import DATASETS, Layout
 
@@ -77,8 +78,8 @@ def _check_arguments(name: str, trial: int | None, workers: int | None):
     "Raise DataError for numbers that are out of range"
     if name == 'RegDB' and trial is not None and trial not in range(1, 11):
         raise DataError(f'trial {trial!r}: RegDB has trials 1 to 10')
-    if workers is not None and workers < 0:
-        raise DataError(f'{workers} workers: expected 0 or more')
+    if workers is not None and not 0 <= workers <= MAX_WORKERS:
+        raise DataError(f'{workers} workers: expected 0 to {MAX_WORKERS}')
 
 
 def check(
@@ -114,6 +115,8 @@ def check(
         for row in rows:
             listed.setdefault(row.path, row)
     findings = _needed(findings, layout, listed)
+    for path in filter(UNSAVEABLE.search, listed):
+        findings.append(finding("name that can't be kept", path, 'see the cure'))
 
     # what is in one and not in the other
     present = []
@@ -164,12 +167,6 @@ class Check:
         return report
 
 
-def _print(text: str):
-    "What the terminal has no letters for is printed as escapes"
-    encoding = sys.stdout.encoding or 'utf-8'
-    print(text.encode(encoding, 'backslashreplace').decode(encoding))
-
-
 def check_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
@@ -177,11 +174,8 @@ def check_main(
 
     Ends with exit code 1 when there are errors, 2 when there is nothing to check."""
     options = tyro.cli(Check, prog='idkl-check', args=args)
-    try:
+    with messages('idkl-check'):
         report = expand_paths(options).run()
-    except (DataError, OSError) as error:
-        print(f'idkl-check: {error}', file=sys.stderr)
-        raise SystemExit(2) from error
-    _print(report.text(options.most))
+        print(report.text(options.most))
     if report.code:
         raise SystemExit(report.code)

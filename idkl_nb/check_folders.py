@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .common import DataError
 from .findings import Finding, finding
-from .folders import existing_folder, is_image
+from .folders import MAX_FOLDERS, TOO_MANY, existing_folder, is_image
 from .layouts import DATASETS
 
 # %% ../nbs/workshop/check_folders.ipynb #039a5933
@@ -95,8 +95,13 @@ def check_folders(
     others = []
     findings = []
     open_folders = [(top, frozenset()) for top in (*image_folders, *list_folders)]
+    looked_at = 0
     while open_folders:
         folder, above = open_folders.pop()
+        looked_at += 1
+        if looked_at > MAX_FOLDERS:
+            findings.append(finding('too many folders', folder, TOO_MANY))
+            break
         findings += _check_link(root, folder)
         entries, faults = _sorted_entries(root, folder, above)
         findings += faults

@@ -9,6 +9,7 @@ __all__ = ['UNUSUAL', 'ImageFacts', 'check_image', 'check_files', 'compare_image
 import hashlib
 import io
 import os
+import stat
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,7 +23,7 @@ from tqdm import tqdm
 from .common import INFRARED, MODALITIES, VISIBLE
 from .findings import Finding, finding
 from .folders import SUFFIXES
-from .images import FORMATS, MAX_PIXELS, is_deep, turn
+from .images import FORMATS, MAX_BYTES, MAX_PIXELS, check_work, image_bytes, is_deep, turn
 
 # %% ../nbs/workshop/check_images.ipynb #233c0c09
 class ImageFacts(NamedTuple):
@@ -53,6 +54,7 @@ def _decode(data: bytes) -> ImageFacts:
     if facts.fault:
         return facts
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        check_work(data, image)
         image.load()
         width, height = turn(image).size
     digest = hashlib.blake2b(data, digest_size=16).digest()
@@ -65,12 +67,14 @@ def check_image(
 ) -> ImageFacts:
     "Open an image, whatever it is; raises nothing"
     try:
-        size = os.path.getsize(file)
-        if size == 0:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            return ImageFacts('unreadable image', 'neither a file nor a link to one')
+        if status.st_size == 0:
             return ImageFacts('empty image', '0 bytes')
-        if size > 4 * MAX_PIXELS:
-            return ImageFacts('huge image', f'{size:,} bytes')
-        return _read_header(file) if quick else _decode(file.read_bytes())
+        if status.st_size > MAX_BYTES:
+            return ImageFacts('huge image', f'{status.st_size:,} bytes')
+        return _read_header(file) if quick else _decode(image_bytes(file))
 
     except Image.DecompressionBombError:
         return ImageFacts('huge image', f'more than {MAX_PIXELS:,} pixels')

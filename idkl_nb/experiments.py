@@ -19,7 +19,7 @@ from .assembly import BASELINE
 from .common import expand_paths
 from .computing import compute
 from .config import PRESETS, TrainConfig
-from .evaluate import messages
+from .console import messages
 from .real_trials import compute_real, paper_preset, real_trials
 from .trial import Trial
 from .world import World

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .common import MODALITIES, DataError, write_whole
+from .common import MODALITIES, UNSAVEABLE, DataError, parse_json, write_whole
 from .features import FeatureTable
 from .folders import is_file
 from .pickled_text import read_objects
@@ -65,7 +65,7 @@ def is_relative(
     "Whether it leads from the dataset's root to a place below it, with forward slashes"
     parts = path.split('/')
     outside = '' in parts or '..' in parts or ':' in parts[0]
-    return not outside and '\n' not in path and '\\' not in path
+    return not outside and not UNSAVEABLE.search(path)
 
 
 def check_columns(
@@ -227,7 +227,7 @@ def as_table(
     root: Path,  # of the dataset
 ) -> FeatureTable:
     "Arrays by name as a table. Raises DataError"
-    about = json.loads(str(arrays.pop('about', '{}')))
+    about = parse_json(str(arrays.pop('about', '{}')))
     if not isinstance(about, dict):
         raise DataError(f'about is {type(about).__name__}')
     check_keys(arrays, file)

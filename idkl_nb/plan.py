@@ -13,7 +13,7 @@ from .augmentation import step_generator
 from .batches import PKSampler
 from .cache import CachedImages, whole_batch
 from .config import TrainConfig
-from .loaders import check_workers, make_loader
+from .loaders import check_handover, make_loader
 from .records import Batch
 
 # %% ../nbs/workshop/plan.ipynb #6f37c642
@@ -81,7 +81,7 @@ class StepLoader:
         self.plan = plan
         self.config = config
         batch_bytes = 2 * config.P * config.K * 3 * config.height * config.width
-        check_workers(config.workers, batch_bytes, held=config.accumulate)
+        check_handover(config.workers, batch_bytes, held=config.accumulate)
         self.loader = make_loader(images, config.workers, whole_batch, batch_sampler=plan)
 
     def __iter__(self):

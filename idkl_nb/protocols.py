@@ -19,7 +19,7 @@ from beartype import beartype
 from jaxtyping import Num, jaxtyped
 from torch import Tensor
 
-from .common import INFRARED, MODALITIES, VISIBLE, typed
+from .common import INFRARED, MODALITIES, VISIBLE, printable, typed
 from .distances import Distances, Mask
 from .layouts import SYSU_CAMERAS, TRIALS
 from .metrics import retrieval_scores
@@ -43,7 +43,7 @@ class ProtocolScores:
         return self.trials[list(MEASURES)].agg(statistics)
 
     def __str__(self):
-        settings = ', '.join(f'{key} {value}' for key, value in self.about.items())
+        settings = ', '.join(printable(f'{key} {value}') for key, value in self.about.items())
         n = len(self.trials)
         first = self.trials.iloc[0]
         sizes = (

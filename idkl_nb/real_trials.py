@@ -19,15 +19,13 @@ from torch import nn
 
 from .cache_building import build_cache
 from .cards import dataset_words
-from .common_resnets import resnet
-from .common_weights import load_weights
 from .config import TrainConfig
 from .engine import compute_missing
 from .features import embed
 from .protocols import ProtocolScores
 from .readers import read_dataset
 from .records import Records
-from .runs import dataset_name, rehearse, score_run
+from .runs import dataset_name, rehearse, rehearse_network, score_run
 from .training import fit, resume
 from .trial import DIRECTIONS, MEASURES, short_name, where_from, without_seed
 
@@ -161,9 +159,7 @@ def prepare_real(
     "Score random features, load the start's weights, and decode the training images"
     records, config = trial.records(), trial.config
     rehearse(records.where(split='test'), trial.trial)
-    network = config.model
-    if network.weights is not None:
-        load_weights(resnet(network.backbone), network.backbone, network.weights)
+    rehearse_network(config)
 
     build_cache(
         records.where(split=('train', 'val')),

@@ -17,7 +17,7 @@ from beartype import beartype
 from jaxtyping import Int, Shaped, jaxtyped
 from torch import Tensor
 
-from .common import INFRARED, MODALITIES, VISIBLE
+from .common import INFRARED, MODALITIES, UNSAVEABLE, VISIBLE, DataError, printable
 
 # %% ../nbs/workshop/records.ipynb #28b1ee17
 @jaxtyped(typechecker=beartype)
@@ -43,8 +43,13 @@ class Records:
         root,  # folder of the dataset
         rows: Iterable[tuple],  # (path, identity, camera, modality, split), one an image
     ) -> 'Records':
-        "The table with these rows, in this order"
+        "The table with these rows, in this order. Raises DataError for a name that can't be kept"
         columns = list(zip(*rows)) or [()] * 5
+        for path in filter(UNSAVEABLE.search, columns[0]):
+            raise DataError(
+                f"{root}: the name {path!r} can't be kept in lists and files of features. Rename "
+                'the file: no line break, control character or backslash, and letters in UTF-8'
+            )
         dtypes = (str, np.int64, np.int64, np.int64, str)
         arrays = [np.array(column, dtype=dtype) for column, dtype in zip(columns, dtypes)]
         return cls(Path(root), *arrays)
@@ -96,7 +101,7 @@ class Records:
         )
 
     def __repr__(self):
-        return f'{len(self)} images in {self.root.name}\n{self.summary()}'
+        return f'{len(self)} images in {printable(self.root.name)}\n{self.summary()}'
 
     def _repr_html_(self):
         return self.summary().to_html()

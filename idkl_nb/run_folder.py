@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from .checkpoints import CheckpointError, Checkpoints
-from .common import make_folder, write_bytes
+from .common import make_folder, parse_json, write_bytes
 from .config import TrainConfig
 from .devices import choose_precision
 from .model import IDKL
@@ -71,7 +71,7 @@ class RunDescription:
             raise FileNotFoundError(f'{file}: missing; this folder does not hold a run')
 
         try:
-            values = json.loads(file.read_text(encoding='utf-8'))
+            values = parse_json(file.read_text(encoding='utf-8'))
             precision = values.get('precision')
             return cls(
                 config=TrainConfig.from_dict(values['config']),
@@ -196,10 +196,10 @@ def load(
     if not file.is_file():
         raise FileNotFoundError(f'{file}: missing; this run has not finished, or had no validation')
     config = description.config
-    model = IDKL(config.without_weights().model, len(description.identities))
     try:
+        model = IDKL(config.without_weights().model, len(description.identities))
         model.load_state_dict(load_file(file))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise CheckpointError(
             f'{file}: not the weights of this run, or damaged ({error!s:.200}). Copy the file '
             'anew, or remove it and go on with resume'

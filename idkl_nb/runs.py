@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Experiment', 'experiment', 'drawn_by', 'drawn_people', 'world_words', 'data', 'new_run', 'dataset_name',
-           'protocols_of', 'score_run', 'score_table', 'rehearse']
+           'protocols_of', 'score_run', 'score_table', 'rehearse', 'rehearse_network']
 
 # %% ../nbs/workshop/runs.ipynb #7c4d93ce
 import dataclasses
@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .common import DataError, write_bytes
+from .backbone import DualBranch
+from .common import DataError, parse_json, printable, write_bytes
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
@@ -79,7 +80,7 @@ def drawn_by(
         return None
 
     try:
-        values = json.loads(file.read_text(encoding='utf-8'))
+        values = parse_json(file.read_text(encoding='utf-8'))
         values.pop('people', None)
         if 'garments' in values:
             values['garments'] = Garments(**values['garments'])
@@ -94,7 +95,7 @@ def drawn_people(
     root,  # folder of a dataset that says its world, see `drawn_by`
 ) -> tuple[int, ...] | None:  # for train, val and test; None: it does not say
     "How many people were drawn"
-    values = json.loads((Path(root) / 'world.json').read_text(encoding='utf-8'))
+    values = parse_json((Path(root) / 'world.json').read_text(encoding='utf-8'))
     return tuple(values['people']) if 'people' in values else None
 
 
@@ -118,7 +119,12 @@ def data(
     world = experiment.world
     if root.is_dir():
         drawn = drawn_by(root)
-        if drawn not in (None, world):
+        if drawn is None:
+            raise DataError(
+                f'{root}: this dataset was not drawn by a run. Name it with --root, or name '
+                'another folder for the run'
+            )
+        if drawn != world:
             raise DataError(
                 f'{root}: these people were drawn with {world_words(drawn)}, not with '
                 f'{world_words(world)}. Name another folder for the run'
@@ -133,9 +139,8 @@ def data(
         train=range(1, train + 1),
         val=range(train + 1, train + val + 1),
         test=range(train + val + 1, train + val + test + 1),
+        more={'world.json': json.dumps(dataclasses.asdict(world) | dict(people=experiment.people))},
     )
-    drawn = dataclasses.asdict(world) | dict(people=experiment.people)
-    write_bytes(root / 'world.json', json.dumps(drawn).encode())
     return read_dataset(root)
 
 # %% ../nbs/workshop/runs.ipynb #597db574
@@ -196,7 +201,7 @@ def score_table(
     "Scores side by side"
     rows = []
     for one in scores:
-        options = [str(one.about[key]) for key in ('mode', 'gallery') if key in one.about]
+        options = [printable(one.about[key]) for key in ('mode', 'gallery') if key in one.about]
         row = {
             'protocol': ' '.join([one.about['protocol'], *options, one.about['direction']]),
             're-ranking': one.about['rerank'] or 'off',
@@ -218,4 +223,23 @@ def rehearse(
     except ValueError as error:
         raise DataError(
             f'the test images could not be scored after the training: {error}'
+        ) from error
+
+# %% ../nbs/workshop/runs.ipynb #592a1aee
+@torch.no_grad()
+def rehearse_network(
+    config: TrainConfig,  # of a training that is to begin
+):
+    """Make the backbone, and let it see one image of the run's size
+
+    Raises ValueError, OSError or ImportError that say what to change."""
+    c = config.model
+    size = config.height, config.width
+    backbone = DualBranch(c.backbone, c.last_stride, c.weights).eval()
+    try:
+        backbone.shared(torch.zeros(1, 3, *size))
+    except Exception as error:  # what layers of others raise is anything
+        raise ValueError(
+            f'backbone {c.backbone!r} takes no images of {size[0]} x {size[1]} pixels ({error}). '
+            'Choose another size by --height and --width, or another backbone'
         ) from error

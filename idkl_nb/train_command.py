@@ -8,6 +8,7 @@ __all__ = ['examine', 'remove_other_world', 'Settings', 'Train', 'train_main']
 # %% ../nbs/workshop/train_command.ipynb #2d7f2892
 import contextlib
 import dataclasses
+import shlex
 import shutil
 import sys
 from dataclasses import dataclass
@@ -16,22 +17,30 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .cards import dataset_words, judge
+from .cards import check_ours, dataset_words, judge
 from .check import check
 from .common import DataError, expand_paths
-from .common_resnets import resnet
-from .common_weights import load_weights
-from .config import PRESETS, TrainConfig
+from .config import PRESETS, TrainConfig, preset_table
+from .console import messages
 from .devices import from_first, processes, training_on
-from .evaluate import messages
 from .features import check_embedding
 from .loggers import ToTensorBoard
 from .model import IDKL
-from .option_words import given, in_options, preset_table
+from .option_words import given, in_options
 from .records import Records
+from .report_words import check_drawing, make_report, of_training
 from .run_folder import RunDescription, config_to_resume, has_step, model_folder
 from .run_lock import run_lock
-from .runs import Experiment, data, dataset_name, drawn_by, drawn_people, new_run, rehearse
+from idkl_nb.runs import (
+    Experiment,
+    data,
+    dataset_name,
+    drawn_by,
+    drawn_people,
+    new_run,
+    rehearse,
+    rehearse_network,
+)
 from .training import fit, resume
 from .world import World
 
@@ -104,12 +113,18 @@ class Train:
     resume: bool = False  # go on with the run in --out
     device: str | None = None  # where to compute, such as cuda:1; None: a GPU if there is one
     check: bool = True  # examine --root first, in the quick form of `check`
+    figures: bool = False  # also leave pictures in figures/, and report.html
     tensorboard: bool = False  # also write the log for TensorBoard
 
-    def run(self) -> Path:
-        "Train and judge; the folder of the run. Raises ValueError, OSError"
+    def run(
+        self,
+        command: str = '',  # that was given, for the report; empty: none was
+    ) -> Path:
+        "Train and judge; the folder of the run. Raises ValueError, OSError, ImportError"
+        if self.figures:
+            check_drawing()
         with training_on(self.device):
-            return self._train_and_judge()
+            return self._train_and_judge(command)
 
     def _begun(self) -> RunDescription | None:
         "What the run in --out says about itself with --resume, else nothing"
@@ -179,14 +194,15 @@ class Train:
         "The folder of the run, locked, and what is trained there: all that can fail before"
         begun = self._begun()
         named = self._named_folder()
+        if named is not None:
+            check_ours(named)
         chosen = self._experiment(named or Path(self.preset), begun)
 
         # what complains before there is a folder
         if self.root is not None and self.check and not self.resume:
             examine(self.root, self.trial or 1)
-        network = chosen.config.model
-        if network.weights is not None and not begun:
-            load_weights(resnet(network.backbone), network.backbone, network.weights)
+        if not begun:
+            rehearse_network(chosen.config)
         settings = chosen.config
         check_embedding(settings.height, settings.width, workers=settings.workers)
 
@@ -209,14 +225,19 @@ class Train:
             held.enter_context(run_lock(folder))
         return folder, chosen, records
 
-    def _train_and_judge(self) -> Path:
+    def _train_and_judge(self, command: str) -> Path:
         "On the device that there is. Of several processes, the first chooses, draws and judges"
         with contextlib.ExitStack() as held:
             folder, chosen, records = from_first(lambda: self._prepared(held))
+            held.enter_context(in_options(folder))
             model = self._trained(folder, chosen, records)
-            if processes().is_main_process:
-                judge(model, folder, records, chosen)
-                print(f'everything is in {folder}')
+            if not processes().is_main_process:
+                return folder
+
+            table, scores = judge(model, folder, records, chosen)
+            if self.figures:
+                make_report(folder, of_training(folder / 'model', table, scores, command))
+            print(f'everything is in {folder}')
         return folder
 
     def _trained(self, folder: Path, chosen: Experiment, records: Records) -> IDKL:
@@ -228,11 +249,10 @@ class Train:
             on_log = ToTensorBoard(folder / 'tensorboard')
 
         place = folder / 'model'
-        with in_options(folder):
-            if self.resume:
-                model, _ = resume(place, training, on_log=on_log, config=chosen.config)
-            else:
-                model, _ = fit(chosen.config, training, place, on_log=on_log, dataset=words)
+        if self.resume:
+            model, _ = resume(place, training, on_log=on_log, config=chosen.config)
+        else:
+            model, _ = fit(chosen.config, training, place, on_log=on_log, dataset=words)
         return model if self.device is None else model.to(self.device)
 
 # %% ../nbs/workshop/train_command.ipynb #a46667c8
@@ -261,4 +281,5 @@ def train_main(
     )
     with messages('idkl-train'):
         words = dict(prog='idkl-train', args=args, default=default, description=about)
-        expand_paths(tyro.cli(Train, **words)).run()
+        chosen = expand_paths(tyro.cli(Train, **words))
+        chosen.run(shlex.join(['idkl-train', *args]))

@@ -168,7 +168,8 @@ def resume(
     progress: bool = True,
     on_log=None,
     config: TrainConfig | None = None,  # settings to go on with; None: those of the run
-) -> tuple[IDKL, pd.DataFrame]:  # as `fit`
+    method: type[Trainer] = Trainer,  # that the run began with
+) -> tuple[nn.Module, pd.DataFrame]:  # as `fit`
     """Go on where a run was stopped, from its newest checkpoint.
 
     Settings may differ in `MAY_CHANGE`, and in all if no step was made. A finished run is only
@@ -176,6 +177,6 @@ def resume(
     around = validation, progress, on_log
     with alone_in(folder):
         session, description, finished = continue_run(folder, records, *around, config)
-        if finished:
+        if finished and method is Trainer:
             return load(session.folder)[0].to(session.accelerator.device), read_log(session.folder)
-        return _train_from_newest(session, records, description, Trainer)
+        return _train_from_newest(session, records, description, method)

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from .common import naming, parse_json
+
 # %% ../nbs/workshop/training_log.ipynb #661f65ab
 def check_finite(
     log: pd.DataFrame,  # one row a step, one column a term
@@ -36,13 +38,16 @@ def check_finite(
 def read_log(
     folder,  # of a run
 ) -> pd.DataFrame:  # one row a step: terms, total, grad_norm, epoch, lr, images_per_s, seconds
-    "The log of a run; a line that was cut off when the run was killed is left out"
+    "The log of a run; it ends before a line that was cut off or damaged"
     rows = []
-    for line in (Path(folder) / 'log.jsonl').read_text().splitlines():
+    for line in (Path(folder) / 'log.jsonl').read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = parse_json(line.decode())
+        except ValueError:
             break
+        if not isinstance(row, dict) or 'step' not in row:
+            break
+        rows.append(row)
     return pd.DataFrame(rows).set_index('step') if rows else pd.DataFrame()
 
 
@@ -114,7 +119,7 @@ class TrainingLog:
     def _publish(self, log: pd.DataFrame):
         if self.file is None:
             return
-        with open(self.file, 'a') as file:
+        with naming(self.file), open(self.file, 'a') as file:
             file.write(to_lines(log))
         if self.on_log is not None:
             self.on_log(log)

@@ -133,6 +133,7 @@ def write_sysu(
     val: Iterable[int],
     test: Iterable[int],
     images: int = 12,  # images of each identity in each modality, spread over its cameras
+    more: dict[str, str] | None = None,  # other text files: content by name
 ) -> Path:
     "Lay a world out on disk as SYSU-MM01, with exp/*.txt and exp/rand_perm_cam.mat"
     splits = dict(train=sorted(train), val=sorted(val), test=sorted(test))
@@ -159,6 +160,8 @@ def write_sysu(
         for split, identities in splits.items():
             _write_text(folder / 'exp' / f'{split}_id.txt', ','.join(map(str, identities)) + '\n')
         _write_draws(folder / 'exp' / 'rand_perm_cam.mat', counts, world.seed)
+        for name, text in (more or {}).items():
+            _write_text(folder / name, text)
 
     return _write_dataset(world, root, rows, write_lists)
 

@@ -406,7 +406,7 @@ def test_a_run_goes_on_with_its_own_settings(tmp_path, monkeypatch):
     run = tmp_path / 'run'
     assert trained(run).code == 0
     configs = []
-    monkeypatch.setattr(Train, 'run', lambda self: configs.append(self.settings.config()))
+    monkeypatch.setattr(Train, 'run', lambda self, _: configs.append(self.settings.config()))
     own = json.loads((run / 'model' / 'config.json').read_text())['config']
     for out in (run, run / 'model'):
         command(train_main, '--resume', '--out', out)

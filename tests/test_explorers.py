@@ -1,4 +1,4 @@
-"Explorers: widgets that are tied to a picture, and the seven that there are."
+"Explorers: widgets that are tied to a picture, and the five that there are."
 
 from dataclasses import replace
 from threading import Thread
@@ -8,17 +8,15 @@ import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
 from torch.nn import functional as F
-from torch.testing import assert_close
 
 from idkl_nb import explorers
 from idkl_nb.assembly import IDKLConfig
 from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
 from idkl_nb.config import PRESETS
-from idkl_nb.explore_losses import alignment_explorer, objective_explorer
+from idkl_nb.explore_losses import objective_explorer
 from idkl_nb.explore_network import purifier_explorer, retrieval_explorer
 from idkl_nb.explore_reversal import Reversal, reversal_explorer
-from idkl_nb.explore_tgsa import LIMIT, START, Plane, tgsa_explorer
 from idkl_nb.explore_world import world_explorer
 from idkl_nb.explorers import Explorer, choice, slider
 from idkl_nb.features import embed
@@ -26,7 +24,6 @@ from idkl_nb.figures import BLUE, ORANGE, Figure
 from idkl_nb.images import eval_transform
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_sysu
-from idkl_nb.tgsa import kl_rows, tgsa_loss
 from idkl_nb.training import fit
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
@@ -187,7 +184,7 @@ def test_the_next_explorer_of_a_name_leaves_nobody_who_listens():
     assert explorers._ALIVE == {}
 
 
-# ------------------------------------------------------------------ the seven
+# ------------------------------------------------------------------ the five
 
 
 @pytest.fixture(scope='module')
@@ -233,13 +230,6 @@ def run(records, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run') / 'run'
     _, log = fit(config, records.where(split='train'), folder, progress=False)
     return log, config
-
-
-@pytest.fixture(scope='module')
-def logits():
-    g = torch.Generator().manual_seed(0)
-    shared, specific = 3 * torch.randn(2, 2, 12, 8, generator=g)
-    return tuple(shared), tuple(specific), torch.randint(8, (12,), generator=g)
 
 
 @pytest.fixture(scope='module')
@@ -299,124 +289,6 @@ def test_purifier_explorer(models, pairs):
 def test_a_network_without_purifier_is_refused(models, pairs):
     with pytest.raises(ValueError, match='no purifier'):
         purifier_explorer(models['L_b'], *pairs, NAMES)
-
-
-class Tgsa:
-    "A TGSA explorer, and what is drawn of it"
-
-    def __init__(self, **options):
-        self.explorer = tgsa_explorer(**options)
-        self.controls, self.buttons = self.explorer.controls, self.explorer.buttons
-
-    def points(self):  # (2, N, 2)
-        groups = self.explorer.render()[0].axes[0].collections
-        return torch.tensor(np.stack([group.get_offsets() for group in groups])).float()
-
-    def loss(self):
-        return float(self.explorer.words.value.split()[1].rstrip('.'))
-
-    def numbers(self):
-        return [self.controls['x'].value, self.controls['y'].value]
-
-
-def test_tgsa_points_are_moved_by_numbers_and_buttons():
-    tgsa = Tgsa()
-    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
-    assert drive(tgsa.explorer, x=1.0, y=-1.0) == 2
-    assert tgsa.points()[0, 0].tolist() == [1.0, -1.0]
-    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
-
-    before = tgsa.points()
-    tgsa.controls['point'].value = 'b3'  # another point: its numbers are shown, nothing moves
-    assert tgsa.numbers() == before[1, 2].tolist()
-    assert_close(tgsa.points(), before)
-    tgsa.buttons['left'].click()
-    tgsa.buttons['up'].click()
-    assert (tgsa.points()[1, 2] - before[1, 2]).tolist() == [-0.25, 0.25]
-    assert tgsa.numbers() == tgsa.points()[1, 2].tolist()
-    tgsa.controls['y'].value = 2.9
-    tgsa.buttons['up'].click()
-    assert tgsa.points()[1, 2, 1] == 3.0  # not beyond the edge
-
-
-def test_tgsa_points_are_dragged():
-    tgsa = Tgsa()
-    before = tgsa.points()
-    x, y = before[0, 1].tolist()
-    move_mouse(tgsa.explorer, x + 0.1, y, 'mousedown', 1)
-    move_mouse(tgsa.explorer, x + 0.5, y - 0.25, buttons=1)
-    move_mouse(tgsa.explorer, 0, 0)  # let go: a mouse that only passes moves nothing
-    assert tgsa.controls['point'].value == 'a2'
-    moved = tgsa.points() - before
-    assert moved[0, 1].tolist() == pytest.approx([0.5, -0.25], abs=1e-5)
-    assert (moved != 0).any(-1).sum() == 1
-    assert tgsa.numbers() == pytest.approx(tgsa.points()[0, 1].tolist())
-    assert tgsa.loss() == pytest.approx(tgsa_loss(*tgsa.points()).item(), abs=1e-4)
-    before = tgsa.points()
-    move_mouse(tgsa.explorer, 9, 0, buttons=1)
-    assert torch.equal(tgsa.points(), before)  # outside
-
-
-def test_tgsa_descends_with_one_group_or_both():
-    tgsa = Tgsa()
-    tgsa.controls['moving'].value = 'b alone'
-    began, before = tgsa.loss(), tgsa.points()
-    tgsa.buttons['descend'].click()
-    assert torch.equal(tgsa.points()[0], before[0])
-    assert (tgsa.points()[1] != before[1]).any()
-    assert tgsa.loss() < began
-    tgsa.buttons['start again'].click()
-    assert_close(tgsa.points(), before)
-
-    points = torch.tensor(START).requires_grad_()
-    (slope,) = torch.autograd.grad(tgsa_loss(*points), points)  # one step by hand
-    one = Tgsa(steps=1)
-    one.buttons['descend'].click()
-    assert_close(one.points(), (points - 0.1 * slope).detach(), atol=1e-5, rtol=0)
-
-
-def test_tgsa_points_stay_within_the_plane():
-    far = torch.full((2, 2, 2), LIMIT)
-    far[1] = -LIMIT
-    far[0, 0, 0] = 1.0
-    wide = Tgsa(points=far)
-    wide.controls['rate'].value = 0.5
-    wide.buttons['descend'].click()
-    assert wide.points().abs().max() <= LIMIT
-    assert torch.isfinite(wide.points()).all()
-    assert Plane(far).nearest(0.9, 2.9) == 'a1'
-
-
-@pytest.mark.parametrize(
-    'term, stopped, moved',
-    [
-        ('MDR', 'Q (infrared)', 'P (visible)'),
-        ('CSA, infrared image', 'P (shared)', 'Q (specific)'),
-        ('CSA, visible image', 'P (shared)', 'Q (specific)'),
-    ],
-)
-def test_alignment_explorer(logits, term, stopped, moved):
-    shared, specific, ids = logits
-    explorer = alignment_explorer(shared, specific, ids)
-    infrared = int('infrared' in term)
-    p, q = shared if term == 'MDR' else (shared[infrared], specific[infrared])
-    p, q = ((z[9:10] / 0.5).log_softmax(1) for z in (p, q))
-    direction = 'KL(Q, P)' if term == 'MDR' else 'KL(P, Q)'
-    explorer.set(term=term, pair=9, temperature=0.5, direction=direction, stop_gradient=stopped[0])
-    kl = float(explorer.words.value.split(' = ')[1].split('. ')[0])
-    expected = kl_rows(q, p) if term == 'MDR' else kl_rows(p, q)
-    assert kl == pytest.approx(expected.item(), abs=1e-4)
-    assert f'{stopped} 0.0000' in explorer.words.value
-    assert f'{moved} 0.0000' not in explorer.words.value
-
-
-def test_alignment_explorer_moves_logits_at_the_cost_of_others(logits):
-    explorer = alignment_explorer(*logits)
-    changes = dict(term='MDR', pair=9, temperature=0.5, direction='KL(Q, P)', stop_gradient='Q')
-    assert drive(explorer, **changes) == 5
-    p, q = explorer.render()[0].axes[1].lines[:2]
-    assert p.get_ydata().sum() == pytest.approx(0.0, abs=1e-4)
-    assert np.abs(q.get_ydata()).max() == 0.0
 
 
 def test_retrieval_explorer_moves(models, test_records):
@@ -497,14 +369,12 @@ def other(widget, n):
     return widget.value + (step if n % 2 == 0 else -step)
 
 
-def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs, run, logits, courses):
+def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs, run, courses):
     log, config = run
     makers = {
         'the world': world_explorer,
         'gradient reversal': lambda: reversal_explorer(courses, np.arange(40) % 2, every=50),
         'the purifier': lambda: purifier_explorer(models['IDKL'], *pairs, NAMES),
-        'TGSA': tgsa_explorer,
-        'CSA and MDR': lambda: alignment_explorer(*logits),
         'retrieval': lambda: retrieval_explorer({'IDKL': models['IDKL']}, test_records, H, W),
         'the objective': lambda: objective_explorer(log, config.model, images=24),
     }

@@ -25,7 +25,7 @@ data = {
     'idkl_nb/py.typed',
     *(f'idkl_nb/weights/{path.name}' for path in (root / 'idkl_nb' / 'weights').iterdir()),
 }
-COMMANDS = ('train', 'embed', 'evaluate', 'check')
+COMMANDS = ('train', 'embed', 'evaluate', 'check', 'export', 'publish', 'search')
 
 HELP = """from importlib.metadata import distribution
 for script in distribution('idkl_nb').entry_points:

@@ -102,7 +102,7 @@ def test_a_local_build_stays_local(pages):
         for link in re.findall(r'href="(?!http)[\w/.]+\.html#', page)
     ]
     assert len(inward) > 300
-    assert 'href="../08_tgsa.html"' in pages['workshop/explore_tgsa.html']
+    assert 'href="../08_tgsa.html"' in pages['workshop/page_explorers.html']
     assert 'href="../workshop/heatmaps.html"' in pages['evidence/does_it_hold.html']
     assert 'href="workshop/wardrobe.html"' in pages['01_world.html']
 

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright import sync_api as api
 
@@ -33,6 +34,10 @@ for path in sorted((root / 'nbs').rglob('[!.]*.ipynb')):
     # the page of the frame closes its example again
     if count and path.stem != 'explorers':
         shown[path] = count
+MODULE = (  # an explorer of the page, with a kernel
+    "from idkl_nb.page_explorers import explorer\ntgsa = explorer('tgsa')\ntgsa",
+    "print('in Python:', tgsa.state['a'][0])",
+)
 SETTINGS = {
     '@jupyterlab/notebook-extension/tracker': dict(windowingMode='none'),
     '@jupyterlab/apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
@@ -69,6 +74,8 @@ def lab(tmp_path):
     books.mkdir()
     for chapter in shown:
         copy_without_outputs(chapter, books)
+    cells = [nbformat.v4.new_code_cell(source) for source in MODULE]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), books / 'module.ipynb')
     for name, values in SETTINGS.items():
         file = config / 'lab' / 'user-settings' / f'{name}.jupyterlab-settings'
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -229,10 +236,6 @@ def test_a_person_uses_the_explorers(chapter, lab, page, tmp_path):
                     lambda: page.keyboard.press('ArrowLeft' if at_end else 'ArrowRight'),
                 )
             )
-        for button in explorer.get_by_role('button').all():
-            if button.inner_text() == 'descend':
-                changes(page, picture, lambda: (button.focus(), page.keyboard.press('Space')))
-                changes(page, picture, lambda: drag(page, picture, 0.12, 0.5))
         if 'rank' in labels:
             changes(
                 page, picture, lambda: drag(page, picture, 0.45, 0.3)
@@ -250,3 +253,22 @@ def test_a_person_uses_the_explorers(chapter, lab, page, tmp_path):
         page.locator(ERRORS).count() == 0
         and page.get_by_text('Error displaying widget').count() == 0
     )
+
+
+RUN_LAST = """async () => {
+    const { content } = window.jupyterapp.shell.currentWidget
+    content.activeCellIndex = content.widgets.length - 1
+    await window.jupyterapp.commands.execute('notebook:run-cell') }"""
+
+
+def test_a_module_tells_python_where_its_points_are(lab, page):
+    page.goto(lab('module.ipynb'))
+    run_all(page)
+    assert page.get_by_text('in Python: [-2.0, 1.0]').count() == 1
+    handle = page.locator('.jp-OutputArea .idkl').get_by_role('slider').first
+    handle.press('ArrowRight')
+    handle.press('ArrowUp')
+    page.wait_for_timeout(500)
+    page.evaluate(RUN_LAST)
+    page.get_by_text('in Python: [-1.9, 1.1]').wait_for()
+    assert page.locator(ERRORS).count() == 0

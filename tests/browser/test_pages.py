@@ -6,14 +6,25 @@ source here: KaTeX comes from the network, which is shut."""
 
 import importlib.util
 import os
+import re
+import runpy
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+from idkl_nb.csa import csa_loss
+from idkl_nb.metrics import score_rankings
+from idkl_nb.rerank import k_reciprocal
+from idkl_nb.tgsa import affinity, tgsa_loss
 
 pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
 api = pytest.importorskip(
     'playwright.sync_api', reason='the browser test needs playwright: pip install playwright'
+)
+axe = pytest.importorskip(
+    'axe_playwright_python.sync_playwright', reason='pip install axe-playwright-python'
 )
 chromium = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
@@ -128,3 +139,232 @@ def test_a_link_leads_below_the_bar(pages, width, scheme, anchor):
         top = page.evaluate(TOP, anchor)
         browser.close()
     assert height <= top < height + 150
+
+
+# ------------------------------------------------------------------ explorers without a kernel
+
+stills = runpy.run_path(str(root / '.ci' / 'stills.py'))
+SHOWN = {  # explorer: its page
+    'tgsa': '08_tgsa',
+    'csa': '09_csa',
+    'mdr': '10_mdr',
+    'scores': '02_metrics',
+    'rerank': 'rerank',
+}
+# From an event to the next frame after the answer to it, in milliseconds; the longest is kept.
+WATCH = """name => {
+    let began = 0
+    window.longest = 0
+    window.answers = 0
+    for (const kind of ['pointerdown', 'pointermove', 'keydown', 'input', 'click'])
+        addEventListener(kind, () => { began = performance.now() }, true)
+    const seen = () => requestAnimationFrame(() => {
+        window.answers += 1
+        window.longest = Math.max(window.longest, performance.now() - began) })
+    const home = document.querySelector(`[data-explorer="${name}"]`)
+    new MutationObserver(seen).observe(home, { subtree: true, childList: true, attributes: true })
+    home.scrollIntoView({ block: 'center' }) }"""
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with api.sync_playwright() as started:
+        arguments = ['--no-sandbox', '--disable-dev-shm-usage']
+        yield started.chromium.launch(executable_path=chromium, args=arguments)
+
+
+class Shown:
+    "An explorer on its page, in a browser without a network"
+
+    def __init__(self, browser, pages, name, **context):
+        options = dict(
+            viewport=dict(width=1400, height=1000), reduced_motion='reduce', offline=True
+        )
+        self.page = browser.new_context(**options | context).new_page()
+        self.faults = []
+        self.page.on('pageerror', lambda error: self.faults.append(str(error)))
+        self.page.on('console', self.hear)
+        self.page.goto(next(path for path in pages if path.stem == SHOWN[name]).as_uri())
+        self.home = self.page.locator(f'[data-explorer="{name}"]')
+
+    def hear(self, message):
+        if message.type == 'error' and not message.text.startswith('Failed to load resource'):
+            self.faults.append(message.text)
+
+    def state(self):
+        return self.home.evaluate('home => home.model.get("state")')
+
+    def words(self):
+        return self.home.locator('output').inner_text()
+
+    def texts(self):
+        return self.home.locator('svg text').all_text_contents()
+
+    def drag(self, n, across, up):
+        "Pull the n-th handle so many pixels, with the mouse"
+        box = self.home.get_by_role('slider').nth(n).locator('.ring').bounding_box()
+        x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + across, y - up, steps=4)
+        self.page.mouse.up()
+
+    def press(self, n, *keys):
+        handle = self.home.get_by_role('slider').nth(n)
+        for key in keys:
+            handle.press(key)
+
+    def click(self, button):
+        self.home.get_by_role('button', name=button).click()
+
+
+def groups(state):
+    return torch.tensor([state['a'], state['b']], dtype=torch.float64)
+
+
+def check_tgsa(shown):
+    a, b = groups(shown.state())
+    matrices = torch.stack([affinity(a, a), affinity(a, b), affinity(b, b)])
+    numbers = [float(text) for text in shown.texts() if re.fullmatch(r'[01]\.\d\d', text)]
+    assert numbers == pytest.approx(matrices.flatten().tolist(), abs=0.0051)
+    assert shown.words().startswith(f'Loss {tgsa_loss(a, b):.4f}. ')
+
+
+def check_alignment(shown):
+    state = shown.state()
+    logits = [torch.tensor([state[side]]).double().requires_grad_() for side in 'PQ']
+    sides = [z / state['temperature'] for z in logits]
+    stopped = 'PQ'.find(state['stopped'])
+    if stopped >= 0:
+        sides[stopped] = sides[stopped].detach()
+    loss = csa_loss(*(sides if state['direction'] == 'KL(P, Q)' else sides[::-1]))
+    slopes = torch.autograd.grad(loss, logits, allow_unused=True, materialize_grads=True)
+    numbers = [float(text) for text in re.findall(r'\d+\.\d{4}', shown.words())]
+    expected = [loss.item(), *(slope.norm().item() for slope in slopes)]
+    assert numbers == pytest.approx(expected, abs=6e-5)
+
+
+def check_scores(shown):
+    right = [
+        [row['people'][n] == row['query'] for n in row['order']] for row in shown.state()['lists']
+    ]
+    first, ap, inp = score_rankings(torch.tensor(right))
+    means = [(first == 1).double().mean(), ap.mean(), inp.mean()]
+    numbers = [float(text) for text in re.findall(r'([\d.]+)%', shown.words())]
+    assert numbers == pytest.approx([100 * mean.item() for mean in means], abs=0.051)
+
+
+def check_rerank(shown):
+    state = shown.state()
+    gallery = torch.tensor(state['gallery']).double()[:, None]
+    query = torch.tensor([[state['query']]]).double()
+    blended = k_reciprocal(query, gallery, state['k1'], state['k2'], state['share'])[0]
+    numbers = [float(text.split()[-1]) for text in shown.texts() if re.search(r'\.\d{3}$', text)]
+    assert numbers[8:] == pytest.approx(blended.sort().values.tolist(), abs=6e-4)
+    order = ', '.join(str(n + 1) for n in blended.argsort(stable=True).tolist())
+    assert shown.words().endswith(f'Order after re-ranking: {order}.')
+
+
+def use_tgsa(shown, check):
+    before = shown.state()
+    shown.click('descend')
+    points = groups(before)
+    plane = shown.state()
+    for _ in range(10):
+        points.requires_grad_()
+        (slope,) = torch.autograd.grad(tgsa_loss(*points), points)
+        points = (points - 0.1 * slope).detach().clamp(-3, 3)
+    assert groups(plane).flatten().tolist() == pytest.approx(points.flatten().tolist(), abs=1e-5)
+    check(shown)
+    shown.home.get_by_label('b alone').check()
+    shown.click('descend')
+    assert shown.state()['a'] == plane['a'] and shown.state()['b'] != plane['b']
+
+
+def use_alignment(shown, check):
+    shown.click('P unsure')
+    shown.home.get_by_label('temperature').press('ArrowRight')
+    shown.home.get_by_label('KL(Q, P)').check()
+    check(shown)
+    shown.home.get_by_label('Q', exact=True).check()
+    check(shown)
+    assert re.search(r'Q \(\w+\) 0\.0000', shown.words())
+
+
+def use_scores(shown, check):
+    shown.press(4, 'ArrowLeft', 'ArrowLeft', 'ArrowLeft', 'ArrowLeft', 'ArrowLeft')
+    assert shown.state()['lists'][0]['order'][0] == 4
+    check(shown)
+
+
+def use_rerank(shown, check):
+    shown.home.get_by_label('k1').press('ArrowLeft')
+    check(shown)
+    shown.home.get_by_label('λ').press('ArrowLeft')
+    assert shown.state()['k1'] == 5 and shown.state()['share'] == 0.2
+    check(shown)
+
+
+USES = {
+    'tgsa': (check_tgsa, use_tgsa),
+    'csa': (check_alignment, use_alignment),
+    'mdr': (check_alignment, use_alignment),
+    'scores': (check_scores, use_scores),
+    'rerank': (check_rerank, use_rerank),
+}
+
+
+@pytest.mark.parametrize('name', SHOWN)
+def test_an_explorer_answers_without_a_kernel(browser, pages, name):
+    shown = Shown(browser, pages, name)
+    check, use = USES[name]
+    shown.page.evaluate(WATCH, name)
+    start = shown.state()
+    check(shown)
+
+    shown.drag(1, 40, 30)
+    dragged = shown.state()
+    assert dragged != start
+    check(shown)
+
+    shown.press(0, 'ArrowRight', 'ArrowUp')
+    assert shown.state() != dragged
+    check(shown)
+    use(shown, check)
+
+    shown.click('start again')
+    assert shown.state() == start
+    assert not shown.faults
+    answers, longest = shown.page.evaluate('[window.answers, window.longest]')
+    assert answers > 5 and longest < 100
+
+
+@pytest.mark.parametrize('name', SHOWN)
+def test_everybody_can_use_an_explorer(browser, pages, name, tmp_path):
+    "A finger's width for each handle on a phone, names for a screen reader, contrast"
+    shown = Shown(browser, pages, name, viewport=dict(width=390, height=844))
+    kept = Path(os.environ.get('IDKL_SCREENSHOTS', tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    assert shown.home.evaluate('home => home.scrollWidth <= home.clientWidth')
+    for ring in shown.home.locator('.ring').all():
+        assert ring.bounding_box()['width'] >= 24
+    for scheme in ('light', 'dark'):
+        shown.page.emulate_media(color_scheme=scheme)
+        shown.home.screenshot(path=kept / f'explorer-{name}-390-{scheme}.png')
+        checked = axe.Axe().run(shown.page, context=f'[data-explorer="{name}"]')
+        assert not checked.response['violations'], checked.generate_report()
+
+
+def test_without_javascript_there_are_the_pictures(browser, pages):
+    page = browser.new_context(java_script_enabled=False, offline=True).new_page()
+    for name, place in SHOWN.items():
+        page.goto(next(path for path in pages if path.stem == place).as_uri())
+        picture = page.locator(f'[data-explorer="{name}"] > img')
+        box = picture.bounding_box()
+        assert box['width'] > 300 and box['height'] > 100
+
+
+def test_the_pictures_are_those_of_the_modules(browser):
+    for name, still in stills['draw'](browser.new_page()).items():
+        path = root / 'idkl_nb' / 'modules' / f'{name}.svg'
+        assert path.read_text(encoding='utf-8') == still, 'run make stills'
