@@ -19,7 +19,7 @@ from .check_folders import check_folders, dataset_folder
 from .check_images import check_files, compare_images
 from .check_lists import check_lists
 from .check_people import check_counts, check_draws, check_people
-from .common import MAX_WORKERS, UNSAVEABLE, DataError, write_whole
+from .common import MAX_WORKERS, UNSAVEABLE, DataError, expand_paths, write_whole
 from .console import messages
 from .findings import KINDS, SEVERITIES, Finding, Report, finding
 from .layouts import DATASETS, Layout
@@ -175,7 +175,7 @@ def check_main(
     Ends with exit code 1 when there are errors, 2 when there is nothing to check."""
     options = tyro.cli(Check, prog='idkl-check', args=args)
     with messages('idkl-check'):
-        report = options.run()
+        report = expand_paths(options).run()
         print(report.text(options.most))
     if report.code:
         raise SystemExit(report.code)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'UNSAVEABLE', 'MAX_WORKERS', 'ABANDONED', 'DataError', 'printable', 'parse_json',
-           'check_workers', 'typed', 'full_precision', 'check_types', 'open_unfinished', 'remove_abandoned',
-           'make_folder', 'naming', 'write_whole', 'write_bytes']
+           'check_workers', 'typed', 'full_precision', 'check_types', 'is_open', 'open_unfinished', 'remove_abandoned',
+           'expand_paths', 'make_folder', 'naming', 'write_whole', 'write_bytes']
 
 # %% ../nbs/workshop/common.ipynb #cdb1f6cc
 import contextlib
@@ -135,7 +135,7 @@ def check_types(
 ABANDONED = 3600
 
 
-def _is_open(
+def is_open(
     file: Path,  # a path
     opened,  # an open file
 ) -> bool:
@@ -159,7 +159,7 @@ def open_unfinished(
             if fcntl:
                 fcntl.flock(opened, fcntl.LOCK_EX)
 
-        if _is_open(file, opened):
+        if is_open(file, opened):
             opened.truncate(0)
             return opened
         opened.close()  # it was removed between the two, so make it anew
@@ -185,8 +185,28 @@ def remove_abandoned(
             return
         with open(file, 'r+b') as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open(file, opened):
+            if is_open(file, opened):
                 _remove(file, folder)
+
+# %% ../nbs/workshop/common.ipynb #d56ba3cc
+def _expanded(value):
+    "A value with the home folder in its paths, and in those of a tuple. Raises DataError"
+    if isinstance(value, tuple):
+        return tuple(_expanded(one) for one in value)
+    if not isinstance(value, Path):
+        return value
+    try:
+        return value.expanduser()
+    except RuntimeError as error:
+        raise DataError(f'{value}: {error}. Write the folder out') from error
+
+
+def expand_paths(
+    options,  # of a command, a dataclass
+):  # a dataclass of the same type
+    "Options with the home folder in place of ~ in each path. Raises DataError"
+    fields = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return dataclasses.replace(options, **{name: _expanded(v) for name, v in fields.items()})
 
 # %% ../nbs/workshop/common.ipynb #a9affd2d
 def make_folder(

@@ -16,7 +16,7 @@ import tyro
 from torch import nn
 
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError, check_workers
+from .common import MODALITIES, DataError, check_workers, expand_paths
 from .console import messages
 from .devices import check_device
 from .feature_files import save_features
@@ -116,4 +116,4 @@ def embed_main(
     "The command `idkl-embed`"
     command = tyro.cli(Embed, prog='idkl-embed', args=args)
     with messages('idkl-embed'):
-        command.execute()
+        expand_paths(command).execute()

@@ -16,7 +16,7 @@ from typing import Literal
 
 import tyro
 
-from .common import DataError, write_whole
+from .common import DataError, expand_paths, write_whole
 from .console import messages
 from .feature_files import load_features
 from .features import FeatureTable
@@ -245,6 +245,7 @@ def evaluate_main(
     args = list(sys.argv[1:] if args is None else args)
     options = tyro.cli(Evaluate, prog='idkl-evaluate', args=args)
     with messages('idkl-evaluate'):
+        options = expand_paths(options)
         if options.figures:
             check_drawing()
 

@@ -16,6 +16,8 @@ from typing import Literal
 import nbformat
 import tyro
 
+from .common import expand_paths
+
 # %% ../nbs/workshop/exercises.ipynb #9b138e67
 RIGHT = 'Right.'
 
@@ -113,7 +115,9 @@ class Lesson:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    lesson = tyro.cli(Lesson, prog='python -m idkl_nb.exercises')  # not in the notebook
+    lesson = expand_paths(
+        tyro.cli(Lesson, prog='python -m idkl_nb.exercises')
+    )  # not in the notebook
     try:
         print(lesson.run())
     except (OSError, ValueError) as error:

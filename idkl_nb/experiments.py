@@ -16,6 +16,7 @@ from typing import Literal
 import tyro
 
 from .assembly import BASELINE
+from .common import expand_paths
 from .computing import compute
 from .config import PRESETS, TrainConfig
 from .console import messages
@@ -287,9 +288,8 @@ class Experiments:
     def _on_a_dataset(self):
         "The same with --root"
         base = PRESETS[self.preset or paper_preset(self.root, self.trials)]
-        configs = {}
-        for name in self.only or REAL:
-            configs |= real_configs(name, base)
+        chosen = [real_configs(name, base) for name in self.only or REAL]
+        configs = {row: config for rows in chosen for row, config in rows.items()}
         wanted = real_trials(self.root, configs, self.seeds or (0,), self.trials)
         compute_real(list(wanted.values()), self.results, self.work, self.processes)
 
@@ -298,7 +298,7 @@ def experiments_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "`python -m idkl_nb.experiments`, which `make experiments` calls"
-    tyro.cli(Experiments, prog=PROGRAM, args=args).run()
+    expand_paths(tyro.cli(Experiments, prog=PROGRAM, args=args)).run()
 
 
 if __name__ == '__main__' and '__file__' in globals():

@@ -12,6 +12,7 @@ from pathlib import Path
 import tyro
 
 from .cards import USE
+from .common import expand_paths
 from .console import messages
 from .export import Format, Precision, export_run
 
@@ -46,4 +47,4 @@ def export_main(
     "The command `idkl-export`. What the user can mend ends it with one message and exit code 2"
     command = tyro.cli(Export, prog='idkl-export', description=USE, args=args)
     with messages('idkl-export'):
-        command.execute()
+        expand_paths(command).execute()

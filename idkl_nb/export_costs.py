@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .assembly import IDKLConfig
-from .common import write_bytes
+from .common import expand_paths, write_bytes
 from .config import TrainConfig
 from .end_to_end import evaluate
 from .export import Trained, as_onnx, run_onnx
@@ -124,4 +124,6 @@ class Costs:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    tyro.cli(Costs, prog='python -m idkl_nb.export_costs').run()  # not in the notebook
+    expand_paths(
+        tyro.cli(Costs, prog='python -m idkl_nb.export_costs')
+    ).run()  # not in the notebook

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from .common import write_bytes
+from .common import expand_paths, write_bytes
 from .config import PRESETS, TrainConfig
 from .experiments import LONG, changed, way
 from .training import fit
@@ -58,4 +58,6 @@ class FirstSteps:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    tyro.cli(FirstSteps, prog='python -m idkl_nb.first_steps').run()  # not in the notebook
+    expand_paths(
+        tyro.cli(FirstSteps, prog='python -m idkl_nb.first_steps')
+    ).run()  # not in the notebook

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .checkpoints import load_state
-from .common import INFRARED, VISIBLE, typed, write_bytes
+from .common import INFRARED, VISIBLE, expand_paths, typed, write_bytes
 from .config import PRESETS
 from .diagnosis import features_of
 from .experiments import LONG, MAIN, Experiment
@@ -261,4 +261,4 @@ class Ask:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    tyro.cli(Ask, prog='python -m idkl_nb.knowledge').run()  # not in the notebook
+    expand_paths(tyro.cli(Ask, prog='python -m idkl_nb.knowledge')).run()  # not in the notebook

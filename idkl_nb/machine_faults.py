@@ -61,10 +61,11 @@ def faults_in_words(
                 f'{memory_cure(config, accelerator.mixed_precision)}'
             ) from error
 
-        if not re.search(r'DataLoader worker \(pid', text):
+        if not re.search(r'DataLoader worker \(pid|shared memory', text):
             raise
         raise ChildProcessError(
-            f'{folder}: a process that reads images has died ({error}). Is there enough memory? '
-            'With workers=0 there is none. Go on from the newest checkpoint with '
+            f'{folder}: a process that reads images has died ({error}). Is there enough memory, '
+            'and room in /dev/shm? With workers=0 there is no such process. Go on from the newest '
+            'checkpoint with '
             f'resume({Path(folder).name!r}, ...)'
         ) from error

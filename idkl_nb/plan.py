@@ -7,13 +7,13 @@ __all__ = ['Plan', 'StepLoader']
 
 # %% ../nbs/workshop/plan.ipynb #b1751e32
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from .augmentation import step_generator
 from .batches import PKSampler
 from .cache import CachedImages, whole_batch
 from .config import TrainConfig
-from .loaders import start_method
+from .loaders import check_handover, make_loader
 from .records import Batch
 
 # %% ../nbs/workshop/plan.ipynb #6f37c642
@@ -67,7 +67,9 @@ class Plan(Sampler):
 
 # %% ../nbs/workshop/plan.ipynb #dbb74d8c
 class StepLoader:
-    "The steps that are left of a plan; each is a list of (`Batch`, generator for its augmentation)"
+    """The steps that are left of a plan, each a list of (`Batch`, generator for its augmentation)
+
+    Raises ChildProcessError when processes that read could not hand over their batches."""
 
     def __init__(
         self,
@@ -78,14 +80,9 @@ class StepLoader:
         self.images = images
         self.plan = plan
         self.config = config
-        self.loader = DataLoader(
-            images,
-            batch_sampler=plan,
-            num_workers=config.workers,
-            multiprocessing_context=start_method(config.workers),
-            collate_fn=whole_batch,
-            pin_memory=torch.cuda.is_available(),
-        )
+        batch_bytes = 2 * config.P * config.K * 3 * config.height * config.width
+        check_handover(config.workers, batch_bytes, held=config.accumulate)
+        self.loader = make_loader(images, config.workers, whole_batch, batch_sampler=plan)
 
     def __iter__(self):
         batches = iter(self.loader)

@@ -18,7 +18,7 @@ from typing import Literal
 import tyro
 
 from .cards import TERMS, USE
-from .common import make_folder, write_bytes
+from .common import expand_paths, make_folder, write_bytes
 from .console import messages
 from .pretrained import FILES, save_pretrained
 from .run_folder import RunDescription, model_folder, precision_of
@@ -213,4 +213,4 @@ def publish_main(
     description = f'{Publish.__doc__}.\n\n{USE}'
     command = tyro.cli(Publish, prog='idkl-publish', args=args, description=description)
     with messages('idkl-publish'):
-        command.execute()
+        expand_paths(command).execute()

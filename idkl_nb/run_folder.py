@@ -44,6 +44,7 @@ class RunDescription:
     fingerprint: int  # of their paths and identities
     dataset: dict | None = None  # words that tell the dataset from others, such as `name`
     precision: Precision | None = None  # None: of a run from before it was written down
+    processes: int | None = None  # that train together; None: as above
 
     @classmethod
     def of(
@@ -52,11 +53,12 @@ class RunDescription:
         records: Records,  # the training images
         precision: Precision,
         dataset: dict | None = None,
+        processes: int = 1,  # that train together
     ) -> 'RunDescription':
         "Of a run that begins"
         identities = np.unique(records.identity).tolist()
         checksum = _records_checksum(records)
-        return cls(config, identities, len(records), checksum, dataset, precision)
+        return cls(config, identities, len(records), checksum, dataset, precision, processes)
 
     @classmethod
     def read(
@@ -78,6 +80,7 @@ class RunDescription:
                 fingerprint=values['fingerprint'],
                 dataset=values.get('dataset'),
                 precision=precision and Precision(**precision),
+                processes=values.get('processes'),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
@@ -89,6 +92,7 @@ class RunDescription:
         "As config.json has it"
         values = dict(
             precision=dataclasses.asdict(self.precision),
+            processes=self.processes,
             identities=self.identities,
             images=self.images,
             fingerprint=self.fingerprint,
@@ -224,7 +228,8 @@ def refused_changes(
     "What would make another run of it; epochs may only grow"
     before = _flat(begun)
     after = _flat(wanted)
-    names = [name for name in before if name not in MAY_CHANGE and before[name] != after[name]]
+    fixed = [name for name in before if name not in (*MAY_CHANGE, 'accumulate')]  # `check_steps`
+    names = [name for name in fixed if before[name] != after[name]]
     if wanted.precision == precision and 'precision' in names:
         names.remove('precision')
     if wanted.epochs < begun.epochs:

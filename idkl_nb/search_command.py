@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 import tyro
 
-from .common import MODALITIES, DataError
+from .common import MODALITIES, DataError, expand_paths
 from .console import messages
 from .devices import check_device
 from .feature_files import READERS, load_features
@@ -228,4 +228,4 @@ def search_main(
     about = f'{Search.__doc__}.\n\n{STATEMENT}'
     command = tyro.cli(Search, prog='idkl-search', args=args, description=about)
     with messages('idkl-search'):
-        command.execute()
+        expand_paths(command).execute()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tyro
 
+from .common import expand_paths
 from .config import PRESETS, TrainConfig
 from .diagnosis import diagnose
 from .experiments import BASE, OFF, changed
@@ -51,7 +52,7 @@ def stages_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "`python -m idkl_nb.stages`"
-    tyro.cli(Stages, prog='python -m idkl_nb.stages', args=args).run()
+    expand_paths(tyro.cli(Stages, prog='python -m idkl_nb.stages', args=args)).run()
 
 
 if __name__ == '__main__' and '__file__' in globals():

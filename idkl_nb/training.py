@@ -24,7 +24,7 @@ from .model import IDKL, IDKLObjective, Losses
 from .plan import StepLoader
 from .records import Batch, Records
 from .run_folder import RunDescription, load
-from .run_start import begin_run, continue_run
+from .run_start import alone_in, begin_run, continue_run
 from .session import Session
 from .trainer_state import TrainerState, on_device
 from .training_log import read_log
@@ -107,7 +107,7 @@ def train(
     "Every step from the first that is left to the last"
     config, plan = trainer.config, steps.plan
     with session.watching():
-        for step, batches in enumerate(steps, plan.start):
+        for step, batches in enumerate(session.read(steps), plan.start):
             epoch = plan.epoch(step)
             lr = learning_rate(config, epoch)
             values = trainer.step(batches, lr, align=epoch >= config.align_from)
@@ -133,8 +133,9 @@ def _train_from_newest(
             trainer.restore(saved)
 
         images = session.images(records)
+        steps = StepLoader(images, plan, config)
         session.begin(trainer, plan, description, images.cache.unreadable)
-        train(trainer, StepLoader(images, plan, config), session)
+        train(trainer, steps, session)
         session.finish()
         return trainer.model_to_save, read_log(session.folder)
 
@@ -155,8 +156,9 @@ def fit(
     CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C came.
     """
     around = validation, progress, on_log
-    session, description = begin_run(folder, config, records, *around, dataset)
-    return _train_from_newest(session, records, description, method)
+    with alone_in(folder):
+        session, description = begin_run(folder, config, records, *around, dataset)
+        return _train_from_newest(session, records, description, method)
 
 # %% ../nbs/12_training.ipynb #e3272b3e
 def resume(
@@ -173,7 +175,8 @@ def resume(
     Settings may differ in `MAY_CHANGE`, and in all if no step was made. A finished run is only
     read, unless `config` has more epochs. Raises what `fit` does."""
     around = validation, progress, on_log
-    session, description, finished = continue_run(folder, records, *around, config)
-    if finished and method is Trainer:
-        return load(folder)[0].to(session.accelerator.device), read_log(folder)
-    return _train_from_newest(session, records, description, method)
+    with alone_in(folder):
+        session, description, finished = continue_run(folder, records, *around, config)
+        if finished and method is Trainer:
+            return load(session.folder)[0].to(session.accelerator.device), read_log(session.folder)
+        return _train_from_newest(session, records, description, method)

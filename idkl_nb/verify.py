@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from .assembly import Embedder
+from .common import expand_paths
 from .common_weights import WEIGHTS
 from .config import TrainConfig
 from .end_to_end import evaluate
@@ -126,4 +127,4 @@ class Verify:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    tyro.cli(Verify, prog='python -m idkl_nb.verify').run()  # not in the notebook
+    expand_paths(tyro.cli(Verify, prog='python -m idkl_nb.verify')).run()  # not in the notebook

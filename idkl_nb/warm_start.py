@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .augmentation import BatchAugment
-from .common import VISIBLE, typed
+from .common import VISIBLE, expand_paths, typed
 from .common_resnets import resnet
 from .devices import choose_precision, make_accelerator
 from .people import Identity
@@ -269,4 +269,4 @@ class Make:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    tyro.cli(Make, prog='python -m idkl_nb.warm_start').run()  # not in the notebook
+    expand_paths(tyro.cli(Make, prog='python -m idkl_nb.warm_start')).run()  # not in the notebook

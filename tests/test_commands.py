@@ -1,6 +1,7 @@
 "People whom a network has seen, names of a run, options, and what fails before a training."
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -13,15 +14,18 @@ import pytest
 import torch
 from accelerate.state import PartialState
 
+import idkl_nb
 from idkl_nb import devices
+from idkl_nb.check import Check, check_main
 from idkl_nb.common import INFRARED, VISIBLE, DataError
-from idkl_nb.embed_command import embed_main, images_below
-from idkl_nb.evaluate import evaluate_main
+from idkl_nb.embed_command import Embed, embed_main, images_below
+from idkl_nb.evaluate import Evaluate, evaluate_main
 from idkl_nb.feature_files import load_features
+from idkl_nb.option_words import given
 from idkl_nb.readers import read_dataset
 from idkl_nb.run_folder import load
 from idkl_nb.runs import Experiment, data
-from idkl_nb.train_command import Train, given, train_main
+from idkl_nb.train_command import Train, train_main
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -313,6 +317,45 @@ def test_the_device_of_a_training(bench, tmp_path, monkeypatch):
     assert PartialState(cpu=True).device.type == 'cpu'
     monkeypatch.setenv('LOCAL_RANK', '0')
     refused(trained(never, '--device', 'cpu'), '--device: several processes were started')
+
+
+HOME = {
+    'train': (train_main, Train, 'run', '--out=~/a --root=~/b'),
+    'embed': (embed_main, Embed, 'execute', '--images=~/a --out=~/b --run=~/c --released=~/d'),
+    'evaluate': (
+        evaluate_main,
+        Evaluate,
+        'scores',
+        '--features ~/a ~/b --protocol sysu-all-single --root=~/c --json=~/d',
+    ),
+    'check': (check_main, Check, 'run', '~/a --json=~/b'),
+}
+
+
+@pytest.mark.parametrize('name', HOME)
+def test_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
+    "A shell leaves --out=~/x as it is; each command puts the home folder there, once"
+    main, options, method, words = HOME[name]
+    monkeypatch.setenv('HOME', str(tmp_path))
+    seen = []
+
+    def stop(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            seen.extend(value if isinstance(value, tuple) else [value])
+        raise OSError('stop')
+
+    monkeypatch.setattr(options, method, stop)
+    command(main, *words.split())
+    paths = {path for path in seen if isinstance(path, Path)}
+    assert paths == {tmp_path / word[-1] for word in words.split() if '~' in word}
+
+
+def test_every_command_expands_its_paths():
+    "Whatever reads options hands them on with the home folder in place of ~"
+    for file in Path(idkl_nb.__file__).parent.glob('*.py'):
+        text = file.read_text(encoding='utf-8')
+        assert 'tyro.cli(' not in text or 'expand_paths(' in text, file.name
 
 
 # what fails, fails before the training

@@ -5,12 +5,14 @@ test_cache.py and test_features.py try is not repeated here. `make test-slow` ad
 random times and writes nbs/results/faults.csv. `python tests/test_faults.py` prints what a kill in
 each phase of a checkpoint leaves."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import warnings
 from dataclasses import replace
@@ -24,7 +26,7 @@ import test_training
 import torch
 from test_training import config, same, start, wait_for, weights
 
-from idkl_nb import common
+from idkl_nb import common, loaders, run_lock
 from idkl_nb.batches import train_loader
 from idkl_nb.cache_building import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
@@ -33,8 +35,11 @@ from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.images import eval_transform
 from idkl_nb.records import Records
+from idkl_nb.runs import Experiment
+from idkl_nb.train_command import remove_other_world
 from idkl_nb.training import fit, resume
 from idkl_nb.training_log import read_log
+from idkl_nb.unfinished_folders import unfinished_folder
 
 # fixtures
 one_thread = test_training.one_thread
@@ -360,12 +365,245 @@ def test_an_image_for_validation_goes_bad(world, people, untouched, tmp_path):
     assert (tmp_path / 'run' / 'best.safetensors').exists()
 
 
+# Signals to all processes of a training
+
+
+def stopped_at(folder):
+    "Step of the only checkpoint"
+    (file,) = Checkpoints(folder / 'checkpoints').files()
+    return int(file.stem.removeprefix('step-'))
+
+
+def stop_group(people, folder, number, step=1):
+    "A training with workers, in a group of its own, that gets a signal as a whole"
+    own_group = 'import os; os.setpgid(0, 0)\n'
+    process = start(people, folder, before=own_group, workers=2, save_every=10**6, log_every=1)
+    log = folder / 'log.jsonl'
+    while not log.exists() or log.read_bytes().count(b'\n') < step:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    return process
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_group(people, untouched, tmp_path, number):
+    "Processes that read images leave it to the training, which saves; resumed, the same weights"
+    folder = tmp_path / 'run'
+    process = stop_group(people, folder, number)
+    time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        os.killpg(process.pid, number)  # `timeout` and `torchrun` repeat it
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode and 'stopped after step' in printed
+    assert stopped_at(folder) >= 1
+    if number == signal.SIGTERM:
+        resume(folder, people, progress=False)
+        assert same(weights(folder), weights(untouched))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('round', range(50))
+def test_groups_are_stopped_and_killed(round, people, untouched, tmp_path):
+    "With workers, by SIGTERM to the group and then by SIGKILL: nothing is lost that was saved"
+    folder = tmp_path / 'run'
+    rng = np.random.default_rng([21, round])
+    process = stop_group(people, folder, signal.SIGTERM, step=1 + rng.integers(8))
+    process.communicate(timeout=60)
+    assert (folder / 'weights.safetensors').exists() or stopped_at(folder) >= 1
+    before = (folder / 'log.jsonl').stat().st_ino
+    process = start(people, folder, again=True, workers=2)
+    while process.poll() is None and (folder / 'log.jsonl').stat().st_ino == before:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.5))
+    process.kill()
+    process.wait()
+    resume(folder, people, progress=False)
+    assert same(weights(folder), weights(untouched))
+
+
+def test_images_that_never_come(people, untouched, tmp_path):
+    "The first signal acts while a step waits for them, and the steps before are saved"
+    stuck = '''
+import time
+from idkl_nb.plan import StepLoader
+portion = StepLoader._portion
+def stuck(self, step, *args):
+    if step == 3:
+        time.sleep(600)
+    return portion(self, step, *args)
+StepLoader._portion = stuck
+'''
+    folder = tmp_path / 'run'
+    process = start(people, folder, slow=0, before=stuck, save_every=10**6, log_every=1)
+    while not (folder / 'log.jsonl').exists() or len(read_log(folder)) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, printed = process.communicate(timeout=20)
+    assert 'stopped after step 3 of 12' in printed and stopped_at(folder) == 3
+    resume(folder, people, progress=False)
+    assert same(weights(folder), weights(untouched))
+
+
+# Processes that read images can't hand them over
+
+
+def test_a_small_shared_memory(people, tmp_path, monkeypatch):
+    "Said before anything is written, with the cure"
+    usage = shutil.disk_usage
+
+    def docker(folder):
+        return usage(folder)._replace(free=2**16) if folder == loaders.SHARED else usage(folder)
+
+    monkeypatch.setattr(shutil, 'disk_usage', docker)
+    monkeypatch.setattr(loaders, 'SHARED', tmp_path)
+    with pytest.raises(ChildProcessError, match='0.1 MiB are free.*--shm-size.*workers=0'):
+        fit(replace(config, workers=2), people, tmp_path / 'runs' / 'run', progress=False)
+    assert not (tmp_path / 'runs' / 'run').exists()
+
+
+def test_a_long_folder_for_temporary_files(people, tmp_path, monkeypatch):
+    "Its sockets would have no name: said before anything is written"
+    long = tmp_path / ('x' * 90)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(long))
+    monkeypatch.setattr(loaders.util, 'get_temp_dir', lambda: str(long / 'pymp-12345678'))
+    with pytest.raises(ChildProcessError, match='Set TMPDIR to a shorter one.*workers=0'):
+        fit(replace(config, workers=2), people, tmp_path / 'runs' / 'run', progress=False)
+    assert not (tmp_path / 'runs' / 'run').exists()
+
+
+class Stubborn:
+    "An item that can't be sent to another process"
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, n):
+        return lambda: n
+
+
+def test_a_batch_that_cannot_be_handed_over():
+    "The process that read it ends, and the training hears of it; it waited for ever"
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    try:
+        with pytest.raises(RuntimeError, match=r'DataLoader worker \(pid'):
+            next(iter(loaders.ordered_loader(Stubborn(), 1, 1, list)))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Two trainings in one folder
+
+
+HOLD = '''
+import time
+from idkl_nb.run_lock import run_lock
+with run_lock({folder!r}):
+    time.sleep(600)
+'''
+
+
+def test_a_folder_in_which_another_process_trains(people, untouched, tmp_path):
+    "Neither begun nor resumed: the holder is named. Killed, it holds nothing"
+    folder = Path(shutil.copytree(untouched, tmp_path / 'run'))
+    empty = tmp_path / 'empty'
+    holders = [
+        test_training.python(HOLD.format(folder=str(f)), tmp_path / f'{f.name}.printed')
+        for f in (folder, empty)
+    ]
+    for held, process in zip((folder, empty), holders):
+        while not (held / 'run.lock').exists() or not (held / 'run.lock').read_text():
+            time.sleep(0.02)
+        with pytest.raises(BlockingIOError, match=f'process {process.pid} on .* trains in this'):
+            fit(config, people, held, progress=False)
+    with pytest.raises(BlockingIOError):
+        resume(folder, people, progress=False)
+    for process in holders:
+        process.kill()
+        process.wait()
+    resume(folder, people, progress=False)
+    assert not (folder / 'run.lock').exists()
+    with run_lock.run_lock(empty):
+        assert (empty / 'run.lock').read_text().startswith(f'process {os.getpid()} on ')
+
+
+# A start that was refused
+
+
+def test_no_room_for_a_checkpoint(people, tmp_path, monkeypatch):
+    "Said before the first step; the corrected call may take the same folder"
+    usage = shutil.disk_usage
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, 'disk_usage', lambda f: usage(f)._replace(free=10**6))
+        with pytest.raises(CheckpointError, match='1.0 MiB are free, and a checkpoint takes'):
+            fit(config, people, tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run').exists()
+    fit(replace(config, lr=1e-4, epochs=1, batches=1), people, tmp_path / 'run', progress=False)
+
+
+def test_people_whom_a_refused_start_has_drawn(tmp_path):
+    "Other people take their place, unless a step was made or somebody else's data lie there"
+    chosen = Experiment('x', config, people=(5, 1, 2), coupling=0.2)
+    mark = json.dumps(dict(seed=7, coupling=0.65, people=(5, 1, 2)))
+    kinds = dict(refused=mark, begun=mark, own=None, same=mark.replace('0.65', '0.2'))
+    kinds['fewer'] = kinds['same'].replace('[5', '[4')
+    for name, text in kinds.items():
+        (tmp_path / name / 'data').mkdir(parents=True)
+        if text:
+            (tmp_path / name / 'data' / 'world.json').write_text(text)
+    (tmp_path / 'begun' / 'model').mkdir()
+    (tmp_path / 'begun' / 'model' / 'log.jsonl').write_text('{"step": 0}\n')
+    for name in kinds:
+        remove_other_world(tmp_path / name, chosen)
+    left = {name for name in kinds if (tmp_path / name / 'data').exists()}
+    assert left == {'begun', 'own', 'same'}
+
+
+# Half a cache
+
+
+def test_half_a_cache_where_there_are_no_locks(people, tmp_path, monkeypatch):
+    "A dead process's is removed and named; a paused one's stays, and is named when room is short"
+    monkeypatch.setattr(common.fcntl, 'flock', no_locks)
+    process = child(make_half, tmp_path)
+    process.join()
+    (dead,) = tmp_path.iterdir()
+    paused = unfinished_folder(tmp_path / 'b')
+    paused.mkdir()
+    os.utime(paused, (0, 0))  # it has waited for long
+    with pytest.warns(UserWarning, match=f'{dead.name}: a killed process left this half'):
+        build_cache(people, 16, 8, tmp_path, progress=False)
+    assert paused.exists() and not dead.exists()
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage(folder)._replace(free=10))
+    with pytest.raises(DataError, match=f'no room .* beside it: {paused.name}'):
+        build_cache(people, 32, 16, tmp_path, progress=False)
+
+
+def no_locks(*_):
+    raise OSError('no locks available')
+
+
+def make_half(folder):
+    half = unfinished_folder(folder / 'a')
+    half.mkdir()
+    (half / 'images.npy').touch()
+
+
 # Fifty kills at random times
 
 ROUNDS = 50
 SLOWLY = '''
 import time
-from idkl_nb import common
+from idkl_nb import common, loaders, run_lock
 open_unfinished = common.open_unfinished
 class Slow:      # writes in twenty parts, with time between them to be killed
     def __init__(self, *args): self.file = open_unfinished(*args)
@@ -457,8 +695,6 @@ def test_killed_at_a_random_time(round, people, untouched, tmp_path, rounds):
 
 
 if __name__ == '__main__':  # for the notebook on faults: what a kill in each phase leaves, as JSON
-    import tempfile
-
     rows = []
     for phase in PHASES:
         with tempfile.TemporaryDirectory() as folder:

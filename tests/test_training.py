@@ -7,13 +7,17 @@ import io
 import json
 import multiprocessing
 import os
+import re
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 from urllib.error import URLError
@@ -491,6 +495,26 @@ def test_a_kill_between_the_old_weights_and_the_new_settings(
     assert same(weights(folder), weights(untouched)) and load(folder)[1] == config
 
 
+def test_steps_of_other_batches_are_refused(people, untouched, tmp_path):
+    "A step keeps its number of batches: processes times `accumulate`"
+    folder = Path(shutil.copytree(untouched, tmp_path / 'run'))
+    (folder / 'weights.safetensors').unlink()
+    for file in Checkpoints(folder / 'checkpoints').files()[:1]:  # two steps are left
+        file.unlink()
+    about = json.loads((folder / 'config.json').read_text())
+    assert about['processes'] == 1
+    twice = replace(config, accumulate=2)
+    with pytest.raises(ValueError, match=r'has 1 batches .* would have 2 \(processes: 1, acc'):
+        resume(folder, people, progress=False, config=twice)
+
+    # begun by two processes: one goes on with two batches a step, and not with one
+    (folder / 'config.json').write_text(json.dumps(about | dict(processes=2)))
+    with pytest.raises(ValueError, match='has 2 batches .* others whose product is 2'):
+        resume(folder, people, progress=False)
+    with pytest.raises(ValueError, match='11 steps are done, and the plan has 6'):
+        resume(folder, people, progress=False, config=twice)
+
+
 REFUSED = {
     'a learning rate': (dict(lr=1e-4), r'lr = 0\.0001, began with 0\.002'),
     'a part of the model': (
@@ -540,7 +564,7 @@ def test_the_network_of_a_finished_run_is_on_its_device(people, untouched, monke
     "As `fit` gives it; a device without values plays the GPU"
 
     class Elsewhere:
-        device, is_main_process = torch.device('meta'), True
+        device, is_main_process, num_processes = torch.device('meta'), True, 1
 
     monkeypatch.setattr(run_start, 'make_accelerator', lambda precision='no': Elsewhere)
     model, _ = resume(untouched, people, progress=False)
@@ -774,6 +798,90 @@ def two_processes(people, tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+RANK = '''
+import os
+from accelerate.state import AcceleratorState
+from idkl_nb.train_command import train_main
+os.environ.update({ranks!r})
+os.chdir({folder!r})
+AcceleratorState._reset_state(reset_partial_state=True)
+train_main({words!r})
+'''
+SMALL = ('--preset', 'smoke', '--epochs', '1', '--batches', '2', '--P', '2', '--precision', 'no')
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(('127.0.0.1', 0))
+        return opened.getsockname()[1]
+
+
+def two_ranks(folder, *words):
+    "What `torchrun` does with two processes, with forks: exit codes, and what each printed"
+    shared = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR='127.0.0.1')
+    shared['MASTER_PORT'] = free_port()
+    started = []
+    for rank in range(2):
+        ranks = {k: str(v) for k, v in (shared | dict(RANK=rank, LOCAL_RANK=rank)).items()}
+        code = RANK.format(ranks=ranks, folder=str(folder), words=[*map(str, words)])
+        started.append(python(code, folder / f'{rank}.printed'))
+    printed = [process.communicate(timeout=120)[1] for process in started]
+    return [process.returncode for process in started], printed
+
+
+forks = pytest.mark.skipif(sys.platform != 'linux', reason='needs forks')
+
+
+@forks
+def test_two_processes_choose_one_folder_and_draw_once(tmp_path):
+    "Neither --out nor --root: the first chooses and draws, the other is told"
+    codes, printed = two_ranks(tmp_path, *SMALL)
+    assert codes == [0, 0], printed
+    assert [path.name for path in (tmp_path / 'runs').iterdir()] == ['smoke']
+    assert len(read_log(tmp_path / 'runs' / 'smoke' / 'model')) == 1
+    assert 'everything is in' in printed[0] and 'everything is in' not in printed[1]
+    assert not list(tmp_path.rglob('run.lock'))
+
+
+@forks
+def test_two_processes_are_refused_with_one_message(world, tmp_path):
+    words = (*SMALL, '--root', world.root, '--out', tmp_path / 'run', '--model.weights', 'none')
+    codes, printed = two_ranks(tmp_path, *words)
+    assert codes == [2, 2]
+    assert "weights 'none'" in printed[0] and 'idkl-train' not in printed[1], printed
+    assert not (tmp_path / 'run').exists()
+
+
+def printed_command():
+    "The line with torchrun that the page on the command prints"
+    page = Path(__file__).parents[1] / 'nbs' / 'workshop' / 'train_command.ipynb'
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    text = '\n'.join(''.join(cell['source']) for cell in cells)
+    return shlex.split(re.search(r'^torchrun .*$', text, re.M)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('out', [False, True])
+@pytest.mark.parametrize('root', [False, True])
+def test_the_printed_command_for_several_processes(world, tmp_path, out, root):
+    "With two processes for four, and a small training; with and without --out and --root"
+    words = printed_command()
+    at = words.index('--root')
+    words[at : at + 2] = ['--root', str(world.root), '--no-check'] if root else []
+    words[words.index('--nproc-per-node') + 1] = '2'
+    at = words.index('--preset')
+    words[at : at + 2] = [*SMALL, *(['--out', str(tmp_path / 'run')] if out else [])]
+    words[1:1] = ['--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0']
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment['PATH']])
+    done = subprocess.run(
+        words, env=environment | dict(PATH=path), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / 'run' if out else tmp_path / 'runs' / 'smoke'
+    assert (folder / 'scores.json').exists() and (folder / 'data').exists() != root
+    assert len(list(tmp_path.rglob('config.json'))) == 1
 
 
 def of_ranks(folder):
@@ -1034,7 +1142,7 @@ def test_a_run_leaves_a_folder(people, untouched):
         *('total', 'grad_norm', 'epoch', 'lr', 'images_per_s', 'seconds', 'precision')
     ]
     about = json.loads((untouched / 'config.json').read_text())
-    order = ['precision', 'identities', 'images', 'fingerprint', 'dataset', 'config']
+    order = ['precision', 'processes', 'identities', 'images', 'fingerprint', 'dataset', 'config']
     assert list(about) == order
 
 
