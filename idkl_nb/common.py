@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'ABANDONED', 'DataError', 'typed', 'full_precision', 'check_types',
-           'open_unfinished', 'remove_abandoned', 'make_folder', 'write_whole', 'write_bytes']
+           'open_unfinished', 'remove_abandoned', 'make_folder', 'write_whole', 'write_bytes', 'messages']
 
 # %% ../nbs/workshop/common.ipynb #cdb1f6cc
 import contextlib
@@ -13,8 +13,10 @@ import dataclasses
 import functools
 import os
 import shutil
+import sys
 import time
 import typing
+import warnings
 from pathlib import Path
 
 try:
@@ -208,3 +210,24 @@ def write_bytes(
 ):
     "Write a file of this content as `write_whole` does"
     write_whole(file, lambda opened: opened.write(content))
+
+# %% ../nbs/workshop/common.ipynb #1d529361
+@contextlib.contextmanager
+def messages(
+    command: str,  # its name
+):
+    """Inside, what the user can mend ends the program with one message and exit code 2.
+
+    A warning is one line."""
+
+    def one_line(message, *_, **__):
+        print(f'{command}: {message}', file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('always', UserWarning)
+        warnings.showwarning = one_line
+        try:
+            yield
+        except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+            print(f'{command}: {error}', file=sys.stderr)
+            raise SystemExit(2) from error

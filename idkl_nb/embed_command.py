@@ -19,9 +19,8 @@ from torch import nn
 
 from .cards import about_features, dataset_words, trained_on
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError
+from .common import MODALITIES, DataError, messages
 from .devices import check_device
-from .evaluate import messages
 from .feature_files import save_features
 from .features import embed
 from .folders import SUFFIXES, image_files
@@ -70,7 +69,7 @@ def warn_of_strangers(
 class Embed:
     "Make a feature file from images"
 
-    images: Path  # a dataset, or any folder of images
+    images: Path  # a dataset, a table of one's own (.csv, .parquet), or any folder of images
     out: Path  # the file, .safetensors or .npz
     run: Path | None = None  # folder of a run of idkl-train, or model in it
     released: Path | None = None  # or a checkpoint of the paper's released code

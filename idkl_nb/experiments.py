@@ -16,9 +16,9 @@ from typing import Literal
 import tyro
 
 from .assembly import BASELINE
+from .common import messages
 from .computing import compute
 from .config import PRESETS, TrainConfig
-from .evaluate import messages
 from .real_trials import compute_real, paper_preset, real_trials
 from .trial import Trial
 from .world import World

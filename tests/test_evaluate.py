@@ -12,10 +12,11 @@ from jaxtyping import TypeCheckError
 from torch.nn import functional as F
 
 from idkl_nb.common import DataError
-from idkl_nb.evaluate import evaluate_main, join_records
+from idkl_nb.evaluate import evaluate_main
 from idkl_nb.faiss_search import to_faiss
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
+from idkl_nb.joining import join_records
 from idkl_nb.protocols import SYSU, RegDB
 from idkl_nb.readers import read_llcm, read_regdb, read_sysu
 from idkl_nb.records import Records
