@@ -18,10 +18,10 @@ import tyro
 
 from .check_people import check_splits
 from .common import MODALITIES, DataError, messages, write_bytes
-from .folders import existing_folder, image_files
+from .folders import existing_folder, image_files, warn_unused
 from .layouts import NUMBER, SPLITS, modality_of
 from .records import COLUMNS, ListedImage, Records
-from .tables import NEEDS_PYARROW, TABLES, read_table
+from .tables import NEEDS_PYARROW, TABLES, is_table, read_table
 
 # %% ../nbs/workshop/make_table.ipynb #05458f9d
 def pattern_of(
@@ -121,7 +121,11 @@ def _fields_of(
 ) -> dict[str, dict]:  # path below the folder: its fields
     "Raises DataError when no image fits, or for a word that means nothing"
     regex = pattern_of(pattern)
-    paths = [file.relative_to(folder).as_posix() for file in image_files(folder)]
+    unused = {}
+    paths = [file.relative_to(folder).as_posix() for file in image_files(folder, unused=unused)]
+    for reason, files in unused.items():
+        unused[reason] = [file for file in files if not is_table(file)]
+    warn_unused(folder, {reason: files for reason, files in unused.items() if files})
     matches = {path: regex.fullmatch(path) for path in paths}
     others = [path for path, match in matches.items() if not match]
     if len(others) == len(paths):

@@ -6,7 +6,7 @@
 __all__ = ['USUAL', 'LIST_HELP', 'SIDES', 'arrays_of', 'matrix_of', 'turned_to', 'read_list', 'listed_table', 'is_two_sided',
            'two_sided_table']
 
-# %% ../nbs/workshop/other_features.ipynb #c01ab000
+# %% ../nbs/workshop/other_features.ipynb #1af3e4d2
 from pathlib import Path
 from typing import Literal
 

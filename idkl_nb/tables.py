@@ -62,7 +62,6 @@ def is_table(
 # %% ../nbs/workshop/tables.ipynb #1702b9f7
 def _row_faults(
     cells: dict[str, str],  # by column
-    where: str,  # the file, and the line
 ) -> list[tuple[str, str]]:  # kind of finding, and what is wrong
     "All that is wrong with one line"
     faults = []
@@ -148,7 +147,7 @@ def table_rows(
     rows = {}  # path: row
     for where, cells in lines:
         cells = {'split': split} | cells
-        faults = _row_faults(cells, where)
+        faults = _row_faults(cells)
         if faults:
             findings += [finding(kind, where, what, cure=CORRECT) for kind, what in faults]
             continue
