@@ -89,7 +89,9 @@ class Train:
 
     settings: Annotated[Settings, tyro.conf.arg(name='')]  # their defaults are those of the preset
     preset: Literal[tuple(PRESETS)] = 'embedded'  # what the settings begin with
-    root: Path | None = None  # folder of SYSU-MM01, RegDB or LLCM; None: draw a world
+    # folder of SYSU-MM01, RegDB or LLCM, or a table of one's own (.csv, .parquet); None: draw a
+    # world
+    root: Path | None = None
     out: Path | None = None  # folder of the run; None: a new one in runs/
     trial: int | None = None  # of RegDB, 1 to 10; None: 1, or that of the run with --resume
     # of the drawn world, 0 to 1: how far infrared brightness follows visible brightness;
