@@ -22,8 +22,7 @@ from .images import eval_transform
 from .pictures import cmc_curves, loss_curves, nearest, ranked_lists
 from .protocols import Protocol, ProtocolScores
 from .records import Records
-from .report_words import Evaluated
-from .runs import score_table
+from .report_words import Evaluated, row_name
 from .searched import GROUPS, Searched, chosen_queries, search
 from .spaces import distance_histogram, embedding_map, pairs, projection
 
@@ -131,8 +130,7 @@ def shown_cmc(
     "CMC curves"
     curves = {'first gallery': searched.scores}
     for one in scores:
-        protocol, rerank = score_table([one]).index[0]
-        curves[protocol if rerank == 'off' else f'{protocol}, re-ranked'] = one
+        curves[row_name(one)] = one
     first = percent(np.array([searched.scores.rank(k) for k in (1, 5, 10)]))
     alt = f'Share of queries against rank. The first gallery has {first} at ranks 1, 5 and 10.'
     caption = (

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DRAWING', 'Evaluated', 'check_drawing', 'make_report', 'of_training', 'gallery_words', 'rule_words', 'protocol_words',
-           'score_cells', 'setting_cells', 'terms_of_images']
+           'row_name', 'score_cells', 'setting_cells', 'terms_of_images']
 
 # %% ../nbs/workshop/report_words.ipynb #759e7a39
 from importlib import import_module
@@ -112,13 +112,16 @@ def rule_words(
     "How the gallery is ranked and counted"
     words = [f'It is ranked by {about["metric"]} distance of the features.']
     if about.get('camera_rule'):
-        rule = 'of the same person from the same camera'
+        rule = 'Gallery images of the same person from the same camera are left out.'
         if about['protocol'] == 'SYSU':
-            rule = 'from camera 2 where the query is from camera 3, which stands at the same place'
-        words.append(f'Gallery images {rule} are left out.')
+            rule = (
+                'Where the query is from camera 3, gallery images from camera 2 are left out: it '
+                'stands at the same place.'
+            )
+        words.append(rule)
     if 'unique_ids' in about:
         counted = 'each person once' if about['unique_ids'] else 'every image'
-        words.append(f'Rank-k counts {counted}; mAP and mINP count every image.')
+        words.append(f'Rank k counts {counted}; mAP and mINP count every image.')
 
     scope = dict(gallery='the gallery', all='the gallery and all queries').get(about['rerank'])
     if scope:
@@ -151,19 +154,26 @@ def protocol_words(
         words.append(f'The network {about["network"]}.')
     return ' '.join(words)
 
+
+def row_name(
+    scores: ProtocolScores,
+) -> str:
+    "What tells the scores of a report from each other"
+    protocol, rerank = score_table([scores]).index[0]
+    return protocol if rerank == 'off' else f'{protocol}, re-ranked ({rerank})'
+
 # %% ../nbs/workshop/report_words.ipynb #59ca831f
 def score_cells(
     scores: list[ProtocolScores],
 ) -> list[list[str]]:  # a row each, the first one is the head
     "The table of a report"
-    rows = [['protocol', 're-ranking', *MEASURES]]
+    rows = [['protocol', *MEASURES]]
     for one in scores:
         table = one.table()
-        names = score_table([one]).index[0]
         cells = [f'{mean:.2f}' for mean in table.loc['mean']]
         if 'std' in table.index:
             cells = [f'{cell} ± {std:.2f}' for cell, std in zip(cells, table.loc['std'])]
-        rows.append([*names, *cells])
+        rows.append([row_name(one), *cells])
     return rows
 
 

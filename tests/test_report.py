@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from idkl_nb import report_words
 from idkl_nb.cards import model_card
@@ -78,9 +77,12 @@ def bench(tmp_path_factory):
         llcm=write_llcm(world, folder / 'llcm', [1], [4, 5], images=9),
     )
     run = folder / 'run'
+    patch = pytest.MonkeyPatch()
+    patch.setattr('idkl_nb.report.DOTS', 48)  # a third of the usual: pictures take most of the time
     done = command(train_main, *TINY, '--root', roots['sysu'], '--out', run, '--figures')
     assert done.code == 0, done.err
-    return SimpleNamespace(folder=folder, run=run, done=done, **roots)
+    yield SimpleNamespace(folder=folder, run=run, done=done, **roots)
+    patch.undo()
 
 
 # train here, test there
@@ -238,10 +240,13 @@ def test_the_same_run_gives_the_same_pictures(bench):
     shown, missing = all_shown(of_training(bench.run / 'model', table, scores))
     assert not missing
     for one in shown:
-        if one.name != 'cmc':  # which has all scores of the run
+        if one.name in (
+            'ranked_typical',
+            'distances',
+            'heat_maps',
+            'map',
+        ):  # chosen by scores or a seed
             assert png(one.figure) == (bench.run / 'figures' / f'{one.name}.png').read_bytes()
-            width, _ = Image.open(bench.run / 'figures' / f'{one.name}.png').size
-            assert width > 400
 
 
 def test_a_report_on_another_dataset(bench, tmp_path, monkeypatch):
