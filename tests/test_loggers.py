@@ -78,6 +78,7 @@ def test_weights_and_biases(tmp_path, monkeypatch):
     run = wandb.init(project='idkl', config=dict(lr=0.1))
     recipe('to_wandb', wandb=wandb)(ROWS)
     run.finish()
+    wandb.teardown()  # until it is done, the file may be empty
 
     (file,) = tmp_path.rglob('*.wandb')
     rows = list(history(file))
