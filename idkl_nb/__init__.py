@@ -22,8 +22,9 @@ The method, a chapter each (modules of the same names, notebooks nbs/04 to nbs/1
     tgsa_loss, csa_loss, mdr_loss     what the paper adds
 
 `help(idkl_nb.embed)` says what each parameter means. All else is in the modules, by their full
-name: `from idkl_nb.pictures import ...`. Shell commands: idkl-check, idkl-train, idkl-embed,
-idkl-evaluate, idkl-publish; each answers --help. Pages: https://idkl-nb.github.io/idkl_nb
+name: `from idkl_nb.pictures import ...`. Shell commands, each with --help: idkl-check, idkl-train,
+idkl-embed, idkl-evaluate, idkl-search, idkl-export, idkl-publish. The pages, and how it all works:
+https://idkl-nb.github.io/idkl_nb
 """
 
 __version__ = "0.1.0"

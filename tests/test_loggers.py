@@ -72,12 +72,15 @@ def history(file):
 
 def test_weights_and_biases(tmp_path, monkeypatch):
     wandb = pytest.importorskip('wandb')
-    options = dict(MODE='offline', DIR=str(tmp_path), SILENT='true', CONSOLE='off')
-    for name, value in options.items():
+    for name, value in dict(MODE='offline', DIR=str(tmp_path), SILENT='true').items():
         monkeypatch.setenv(f'WANDB_{name}', value)
-    run = wandb.init(project='idkl', config=dict(lr=0.1))
+    nothing_of_the_machine = wandb.Settings(
+        console='off', x_disable_stats=True, x_disable_meta=True, x_save_requirements=False
+    )
+    run = wandb.init(project='idkl', config=dict(lr=0.1), settings=nothing_of_the_machine)
     recipe('to_wandb', wandb=wandb)(ROWS)
     run.finish()
+    wandb.teardown()  # until it is done, the file may be empty
 
     (file,) = tmp_path.rglob('*.wandb')
     rows = list(history(file))
