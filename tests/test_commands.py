@@ -325,7 +325,7 @@ HOME = {
     'evaluate': (
         evaluate_main,
         Evaluate,
-        'scores',
+        'tables',
         '--features ~/a ~/b --protocol sysu-all-single --root=~/c --json=~/d',
     ),
     'check': (check_main, Check, 'run', '~/a --json=~/b'),
@@ -339,7 +339,7 @@ def test_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     seen = []
 
-    def stop(self):
+    def stop(self, *_):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             seen.extend(value if isinstance(value, tuple) else [value])
