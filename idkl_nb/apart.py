@@ -57,6 +57,7 @@ class Others:
             records = read_list(file, dataset)
             expected = MODALITIES.index(query) ^ (modality is None)
             wrong = np.flatnonzero((records.modality != expected) | (records.split != 'test'))
+
             if len(wrong):
                 raise DataError(
                     f'{file}: {records.path[wrong[0]]} is {MODALITIES[records.modality[wrong[0]]]} '
@@ -74,12 +75,14 @@ def check_others(
     "Raise ValueError for options that do not fit together"
     foreign = [file for file in features if file.suffix in ('.npy', '.mat')]
     apart = (others.query_features, others.gallery_features)
+
     if others.sides and (features or others.list):
         raise ValueError('--features and --list, or queries and gallery apart: name one of the two')
     if others.distances and any(apart) or any(apart) and not all(apart):
         raise ValueError(
             'name --query-features and --gallery-features, both, or --distances without them'
         )
+
     lists = (others.query_list, others.gallery_list)
     if any(lists) != bool(others.sides) or any(lists) and not all(lists):
         raise ValueError(
@@ -105,6 +108,7 @@ def apart_table(
         features.append(x)
         rows += list(zip(*(getattr(records, column).tolist() for column in COLUMNS)))
         words.append(f'{name} of {file.name}, {len(x)} x {x.shape[1]}{turned}')
+
     if features[0].shape[1] != features[1].shape[1]:
         raise DataError(f'features of queries and gallery differ in length: {"; ".join(words)}')
     records = Records.from_rows(records.root, rows)

@@ -35,6 +35,7 @@ def check_splits(rows: list[ListedImage]) -> list[Finding]:
     lists = {}  # identity: {split: first row}
     for row in rows:
         lists.setdefault(row.identity, {}).setdefault(row.split, row)
+
     findings = []
     for identity, first in sorted(lists.items()):
         if len(first) > 1:
@@ -55,6 +56,7 @@ def _check_modalities(
     lists = {}  # identity: {modality: first row}
     for row in rows:
         lists.setdefault(row.identity, {}).setdefault(row.modality, row)
+
     findings = []
     for identity, first in sorted(lists.items()):
         if len(first) == 1:

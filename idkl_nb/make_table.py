@@ -77,6 +77,7 @@ def _meant(
     for name, usual in (('modality', MODALITIES), ('split', SPLITS)):
         if name not in fields:
             continue
+
         word = fields[name].lower()
         own = MODALITIES[modality_of(word)] if modality_of(word) is not None else word
         meant[name] = meanings.get(word, own)
@@ -127,6 +128,7 @@ def _fields_of(
     for reason, files in unused.items():
         unused[reason] = [file for file in files if not is_table(file)]
     warn_unused(folder, {reason: files for reason, files in unused.items() if files})
+
     matches = {path: regex.fullmatch(path) for path in paths}
     others = [path for path, match in matches.items() if not match]
     if len(others) == len(paths):
@@ -139,6 +141,7 @@ def _fields_of(
             f'{folder}: {len(others):,} images do not fit --pattern {pattern} and are left out, '
             f'such as {others[0]}'
         )
+
     meant = {path: _meant(match.groupdict(), meanings) for path, match in matches.items() if match}
     return {path: fields for path, fields in meant.items() if 'skip' not in fields.values()}
 
@@ -177,6 +180,7 @@ def _prefix(
         raise FileExistsError(
             f'--out {out}: this file is there already; name another, or remove it'
         )
+
     between = os.path.relpath(folder.resolve(), out.parent.resolve()).replace(os.sep, '/')
     if between.startswith('..'):
         raise ValueError(

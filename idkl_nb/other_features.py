@@ -170,6 +170,7 @@ def two_sided_table(
             f'{file}: name the order of its rows with --list, or save query_f, query_label, '
             f'query_cam, gallery_f, gallery_label and gallery_cam; found {_inside(arrays)}'
         )
+
     features, rows = [], []
     for side in SIDES:
         modality = MODALITIES.index(query) ^ (side == 'gallery')
@@ -184,11 +185,13 @@ def two_sided_table(
                 f'{file}: {len(labels)} {side} labels and {len(cameras)} cameras; expected as '
                 'many of both, and no negative label: take junk images out'
             )
+
         x = _variable(arrays, side, USUAL)
         what, expected = f'{file}: {side}_f', f'{len(labels)} rows, one a label'
         features.append(turned_to(np.atleast_2d(x), (len(labels), None), what, expected)[0])
         places = zip(labels.astype(int).tolist(), cameras.astype(int).tolist())
         rows += [(f'{side}/{n}', *place, modality, 'test') for n, place in enumerate(places)]
+
     sizes = ' and '.join(str(len(x)) for x in features)
     words = f'query_ and gallery_ variables of {file.name}, {sizes} images, queries {query}'
     features = torch.from_numpy(np.concatenate(features))

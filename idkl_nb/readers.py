@@ -276,6 +276,7 @@ def read_dataset(
     "Read whichever it is. Raises DataError"
     if is_table(root):
         return read_table(root)
+
     root = existing_folder(root, 'the root folder of SYSU-MM01, RegDB or LLCM')
     if (root / 'cam1').is_dir():
         return read_sysu(root)
