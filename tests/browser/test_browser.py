@@ -75,7 +75,10 @@ def lab(tmp_path):
     for chapter in shown:
         copy_without_outputs(chapter, books)
     cells = [nbformat.v4.new_code_cell(source) for source in MODULE]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), books / 'module.ipynb')
+    # without a kernel's name, JupyterLab would ask for one
+    metadata = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+    book = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    nbformat.write(book, books / 'module.ipynb')
     for name, values in SETTINGS.items():
         file = config / 'lab' / 'user-settings' / f'{name}.jupyterlab-settings'
         file.parent.mkdir(parents=True, exist_ok=True)
