@@ -88,6 +88,10 @@ TERMS = {
         'The weights were learned from LLCM, which is given out on written request for '
         'non-commercial research; the same holds for them.'
     ),
+    'own': (
+        'The weights were learned from pictures that are no published dataset. Their owner and the '
+        'people on them decide who may have these weights: ask both before you pass them on.'
+    ),
     'synthetic': (
         'The weights were learned from drawn pedestrians. No real person is in the data, and no '
         'terms beyond the licence of this software hold.'
@@ -132,7 +136,7 @@ def model_card(
     config: TrainConfig,  # of the training
     records: Records,  # of the whole dataset
     scores: list[ProtocolScores],
-    name: str,  # of the dataset, a key of `TERMS`
+    name: str,  # of the dataset, a key of `TERMS` or that of one's own
     unreadable: int = 0,  # training images that others stood in for
     precision: Precision | None = None,  # that it was trained in; None: not known
 ) -> str:  # Markdown
@@ -168,7 +172,7 @@ def model_card(
         *[f'The network {words}.' for words in elsewhere],
         '## Use',
         USE,
-        TERMS[name],
+        TERMS.get(name, TERMS['own']),
     ]
     return '\n\n'.join(paragraphs) + '\n'
 

@@ -51,7 +51,7 @@ def images_below(
 class Embed:
     "Make a feature file from images"
 
-    images: Path  # a dataset, or any folder of images
+    images: Path  # a dataset, a table of one's own (.csv, .parquet), or any folder of images
     out: Path  # the file, .safetensors or .npz
     run: Path | None = None  # folder of a run of idkl-train, model in it, or of idkl-publish
     released: Path | None = None  # or a checkpoint of the paper's released code

@@ -12,15 +12,17 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
+from .apart import apart_table, read_distances, score_distances
 from .common import DataError, expand_paths, write_whole
 from .console import messages
+from .evaluate_options import EvaluateOptions
 from .feature_files import load_features
 from .features import FeatureTable
 from .joining import join_records
+from .other_features import listed_table, two_sided_table
 from .protocols import SYSU, Protocol, ProtocolScores, RegDB, join_trials
 from .readers import read_dataset
 from .records import Records
@@ -30,83 +32,12 @@ from .run_features import features_of_run
 from .run_folder import load, model_folder
 from .scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features
 from .sysu_draws import check_sysu_paths, read_sysu_draws
+from .tables import is_table
 
 # %% ../nbs/workshop/evaluate.ipynb #12678806
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(EvaluateOptions):
     "Score features by the protocol of a dataset"
-
-    # whose rules, and which gallery
-    protocol: Literal[tuple(PROTOCOLS)]
-    # .safetensors or .npz; several files are the models of RegDB's trials, in any order if the
-    # files say which
-    features: tuple[Path, ...] = ()
-    # in place of --features: the folder of a run of idkl-train, whose network is tested on --root
-    run: Path | None = None
-    # modality of the queries; the gallery has the other
-    query: Literal['infrared', 'visible'] = 'infrared'
-    # gallery of SYSU-MM01: the authors' lists, which need --root, or seeded as in AGW; official
-    # unless given
-    draws: Literal['official', 'seeded'] | None = None
-    # distance
-    metric: Literal['cosine', 'euclidean'] = 'cosine'
-    # k-reciprocal re-ranking among the gallery, or among all queries, too
-    rerank: Literal['off', 'gallery', 'all'] = 'off'
-    # CMC counts each identity once, or every image; as the protocol's authors do unless given
-    cmc: Literal['identities', 'images'] | None = None
-    # of RegDB, which the model was trained on, one a file; for files that do not say it. With
-    # --run, which test images; the trial of the run, or 1, unless given
-    trial: tuple[int, ...] = ()
-    # folder of the dataset: split, identity, camera and modality come from there, and the official
-    # draws of SYSU-MM01
-    root: Path | None = None
-    # where to compute with --run, such as cuda:1; a GPU if there is one unless given
-    device: str | None = None
-    # also write the scores to this file
-    json: Path | None = None
-    # also leave pictures in figures/, and report.html, beside the file of --json
-    figures: bool = False
-
-    @property
-    def dataset(self) -> str:
-        "Whose protocol it is"
-        rules = PROTOCOLS[self.protocol]
-        return 'SYSU-MM01' if isinstance(rules, SYSU) else type(rules).__name__
-
-    def check(self):
-        "Raise ValueError for options that do not fit"
-        if not self.features and self.run is None:
-            raise ValueError('--features: name at least one file, or name a run with --run')
-        if self.features and self.run is not None:
-            raise ValueError('--features and --run: name one of the two')
-        if self.run is not None and self.root is None:
-            raise ValueError('--run: name the folder of the dataset to test on with --root')
-        if self.figures and self.json is None:
-            raise ValueError('--figures: name a file with --json; the pictures go beside it')
-        if self.run is None and self.device is not None:
-            raise ValueError('--device is for --run; leave it out with --features')
-
-        if self.draws and self.dataset != 'SYSU-MM01':
-            raise ValueError(f'--draws is a choice of SYSU-MM01; leave it out for {self.protocol}')
-        if self.trial and self.dataset != 'RegDB':
-            raise ValueError(f'--trial is a choice of RegDB; leave it out for {self.protocol}')
-        if len(self.features) > 10 or not set(self.trial) <= set(range(1, 11)):
-            raise ValueError('--trial and --features: RegDB has trials 1 to 10')
-        if self.run is not None and len(set(self.trial)) < len(self.trial):
-            raise ValueError('--trial: name each trial once')
-        if len(self.features) > 1 and self.dataset != 'RegDB':
-            raise ValueError(
-                f'{len(self.features)} files: only RegDB has one model a trial; '
-                f'name one file for {self.protocol}'
-            )
-
-        official = self.dataset == 'SYSU-MM01' and self.draws != 'seeded'
-        if official and self.root is None:
-            raise ValueError(
-                'the official draws of SYSU-MM01 are in exp/rand_perm_cam.mat; name the folder of '
-                'the dataset with --root, or choose --draws seeded'
-            )
-        check_named_once(self.features)
 
     def check_dataset(
         self,
@@ -117,7 +48,7 @@ class Evaluate:
         name = table.about.get('dataset', 'synthetic')
         if name == 'synthetic':  # a drawn one has the folders of a real one
             name = layout_name(table.records)
-        if name not in LAYOUT_FOLDERS or name == self.dataset:
+        if name not in LAYOUT_FOLDERS or self.dataset in (name, 'Plain'):
             return
         own = name.split('-')[0]
         choices = [key for key, rules in PROTOCOLS.items() if type(rules).__name__ == own]
@@ -126,31 +57,13 @@ class Evaluate:
             f'{self.dataset}; choose one of {", ".join(choices)}'
         )
 
-    def rules(
-        self,
-        tables: list[FeatureTable],  # of the files
-    ) -> list[Protocol]:  # one a file
-        "The protocol with the options that were given. Raises ValueError for trials that don't fit"
-        rerank = None if self.rerank == 'off' else self.rerank
-        protocol = replace(PROTOCOLS[self.protocol], metric=self.metric, rerank=rerank)
-        if self.draws:
-            protocol = replace(protocol, draws=self.draws)
-        if self.cmc:
-            protocol = replace(protocol, unique_ids=self.cmc == 'identities')
-
-        if not isinstance(protocol, RegDB):
-            return [protocol]
-        trials = [int(table.about.get('trial', 1)) for table in tables]
-        if self.run is None:
-            trials = regdb_trials(self.features, tables, self.trial)
-        return [replace(protocol, trial=trial) for trial in trials]
-
     def own_records(
         self,
         trial: int,  # of RegDB
     ) -> Records | None:  # all images of the dataset; None: they are not in `root`
         "What the dataset itself says. Raises DataError"
-        images = any((self.root / folder).is_dir() for folder in ('cam1', 'Visible', 'vis'))
+        folders = ('cam1', 'Visible', 'vis')
+        images = is_table(self.root) or any((self.root / folder).is_dir() for folder in folders)
         if not images and self.dataset == 'SYSU-MM01' and self.draws != 'seeded':
             read_sysu_draws(self.root)  # some have this file and no images
             warnings.warn(
@@ -160,8 +73,8 @@ class Evaluate:
             return None
 
         records = read_dataset(self.root, trial)
-        name = layout_name(records)
-        if name not in (self.dataset, None):
+        name = None if records.dataset else layout_name(records)
+        if name not in (self.dataset, None) and self.protocol != 'plain':
             raise ValueError(
                 f'--root {self.root}: this is {name}, and {self.protocol} a protocol of '
                 f'{self.dataset}; name another folder or another protocol'
@@ -187,15 +100,39 @@ class Evaluate:
         except DataError as error:
             raise DataError(f'{file}: {error}') from error
 
+    def listed_dataset(self) -> Records | None:
+        "Of which lists of paths speak; None: not named. Raises DataError"
+        return self.own_records((*self.trial, 1)[0]) if self.root else None
+
+    def read_files(self) -> tuple[tuple[Path, ...], list[FeatureTable]]:
+        "The files, and what is in them, whoever wrote them. Raises DataError"
+        if self.others.sides:
+            table = apart_table(self.others, self.listed_dataset(), self.query)
+            return self.others.sides[:1], [table]
+        file = self.features[0]
+        if self.others.list:
+            return (file,), [listed_table(file, self.others.list, self.listed_dataset())]
+        if file.suffix in ('.npy', '.mat'):
+            return (file,), [two_sided_table(file, self.query)]
+        return self.features, [load_features(file, self.root) for file in self.features]
+
     def from_files(self) -> list[tuple[FeatureTable, Protocol]]:
         "Tables of the files, and the rules for each. Raises ValueError, DataError"
-        tables = [load_features(file, self.root) for file in self.features]
-        for file, table in zip(self.features, tables):
+        files, tables = self.read_files()
+        for file, table in zip(files, tables):
             self.check_dataset(file, table)
 
         every = self.rules(tables)
-        tables = [self.joined(*each) for each in zip(self.features, tables, every)]
+        tables = [self.joined(*each) for each in zip(files, tables, every)]
         return list(zip(tables, every))
+
+    def scores_of_distances(self) -> ProtocolScores:
+        "As the options say, of distances that somebody computed. Raises ValueError, DataError"
+        self.check()
+        sides = self.others.records(self.listed_dataset(), self.query)
+        distances, words = read_distances(self.others.distances, *map(len, sides))
+        scores = score_distances(distances, *sides, self.rules([])[0])
+        return replace(scores, about=scores.about | {'read as': words})
 
     def from_run(self) -> list[tuple[FeatureTable, Protocol]]:
         "The same of the network of a run. Raises ValueError, OSError"
@@ -249,8 +186,12 @@ def evaluate_main(
         if options.figures:
             check_drawing()
 
-        tables = options.tables()
-        scores = options.scores(tables)
+        tables = []
+        if options.others.distances:
+            scores = options.scores_of_distances()
+        else:
+            tables = options.tables()
+            scores = options.scores(tables)
 
         if options.json:
             content = json.dumps(scores.to_dict(), indent=1).encode()

@@ -31,6 +31,7 @@ from idkl_nb.layouts import (
     SYSU_HELP,
 )
 from .records import Records
+from .tables import is_table, read_table
 
 # %% ../nbs/workshop/readers.ipynb #2e922e8e
 def _path_and_label(
@@ -269,10 +270,12 @@ def read_llcm(
 
 # %% ../nbs/workshop/readers.ipynb #6deb3b6f
 def read_dataset(
-    root,  # folder of SYSU-MM01, RegDB or LLCM
+    root,  # folder of SYSU-MM01, RegDB or LLCM, or a table of one's own, .csv or .parquet
     trial: int = 1,  # of RegDB
 ) -> Records:
-    "Read whichever of the three layouts is in the folder. Raises DataError"
+    "Read whichever it is. Raises DataError"
+    if is_table(root):
+        return read_table(root)
     root = existing_folder(root, 'the root folder of SYSU-MM01, RegDB or LLCM')
     if (root / 'cam1').is_dir():
         return read_sysu(root)
@@ -282,5 +285,5 @@ def read_dataset(
         return read_llcm(root)
     raise DataError(
         f'{root}: neither cam1 (SYSU-MM01) nor Visible (RegDB) nor vis (LLCM) is in this folder. '
-        'Is it one level too high or too deep?'
+        'Is it one level too high or too deep? A dataset of your own needs a table (.csv)'
     )

@@ -132,7 +132,7 @@ def png(
     "A figure as it is written, the same bytes each time"
     figure.set_dpi(DOTS)
     file = io.BytesIO()
-    Image.fromarray(figure.rgba()[..., :3].copy()).save(file, 'png', optimize=True)
+    Image.fromarray(figure.rgba()[..., :3].copy()).save(file, 'png')
     return file.getvalue()
 
 

@@ -22,7 +22,8 @@ from .features import FeatureTable
 from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
 from .readers import read_dataset
 from .records import Records
-from .scoring import layout_name, score_features
+from .scoring import Plain, layout_name, score_features
+from .tables import OWN, is_table
 from .wardrobe import Garments
 from .world import World
 from .writers import write_sysu
@@ -38,7 +39,7 @@ class Experiment:
 
     name: str  # of the run folder
     config: TrainConfig  # of the training
-    root: Path | None = None  # folder of a dataset; None: draw a world
+    root: Path | None = None  # folder of a dataset, or a table; None: draw a world
     trial: int = 1  # of RegDB
     people: tuple[int, int, int] = (200, 10, 40)  # of the world, for train, val and test
     seed: int = 7  # of the world
@@ -51,7 +52,7 @@ class Experiment:
 
 
 def experiment(
-    choice: str,  # 'embedded', 'smoke', or the root of a dataset
+    choice: str,  # 'embedded', 'smoke', the root of a dataset, or a table of one's own
     precision: str = 'auto',  # see `TrainConfig`
 ) -> Experiment:
     "The experiment that a word names. Raises DataError when it names nothing"
@@ -63,12 +64,12 @@ def experiment(
         return Experiment('smoke', config, people=(5, 1, 2))
 
     root = Path(choice).expanduser()
-    if not root.is_dir():
+    if not root.is_dir() and not is_table(root):
         raise DataError(
-            f'{choice}: not a folder. Expected embedded, smoke, or the root folder of SYSU-MM01, '
-            'RegDB or LLCM'
+            f'{choice}: not a folder. Expected embedded, smoke, the root folder of SYSU-MM01, '
+            'RegDB or LLCM, or a table of your own (.csv)'
         )
-    return Experiment(root.name, config, root)
+    return Experiment(root.stem if is_table(root) else root.name, config, root)
 
 
 def drawn_by(
@@ -162,9 +163,10 @@ def new_run(
 # %% ../nbs/workshop/runs.ipynb #ccccfe8b
 def dataset_name(
     records: Records,  # of one dataset
-) -> str:  # 'SYSU-MM01', 'RegDB' or 'LLCM'
+) -> str:  # 'SYSU-MM01', 'RegDB', 'LLCM', or that of one's own table
     "Whose layout it is"
-    return layout_name(records) or 'LLCM'  # whose lists may name any folder
+    # the lists of LLCM may name any folder
+    return records.dataset or layout_name(records) or 'LLCM'
 
 
 def protocols_of(
@@ -175,6 +177,8 @@ def protocols_of(
     if name == 'SYSU-MM01':
         return [(SYSU(mode=mode), 'infrared') for mode in ('all', 'indoor')]
     protocol = RegDB(trial=trial) if name == 'RegDB' else LLCM()
+    if name.startswith(OWN):
+        protocol = Plain()
     return [(protocol, query) for query in ('infrared', 'visible')]
 
 
@@ -186,7 +190,9 @@ def score_run(
     "Scores by the dataset's protocols. Raises ValueError, DataError"
     trial = trial or int(table.about.get('trial', 1))
     results = []
-    for protocol, query in protocols_of(dataset_name(table.records), trial):
+    name = table.about.get('dataset', '')
+    name = name if name.startswith(OWN) else dataset_name(table.records)
+    for protocol, query in protocols_of(name, trial):
         scores = score_features(table, protocol, query)
         results.append(scores)
         if rerank and scores.trials.gallery.min() > 20:
@@ -217,6 +223,8 @@ def rehearse(
     trial: int = 1,  # of RegDB
 ):
     "Score random features, to see before a training what would fail after it. Raises DataError"
+    if len(test) == 0:
+        raise DataError('no image to test on: give some people the split test')
     features = torch.randn(len(test), 4, generator=torch.Generator().manual_seed(0))
     try:
         score_run(FeatureTable(features, test), trial, rerank=False)

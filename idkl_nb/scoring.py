@@ -4,20 +4,31 @@
 
 # %% auto #0
 __all__ = ['LAYOUT_FOLDERS', 'PROTOCOLS', 'first_three', 'layout_name', 'read_trained_on', 'seen_in_training',
-           'trained_elsewhere', 'check_unseen', 'score_features']
+           'trained_elsewhere', 'check_unseen', 'Plain', 'score_features']
 
 # %% ../nbs/workshop/scoring.ipynb #fcb6b184
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from beartype import beartype
+from jaxtyping import jaxtyped
 
 from .common import MODALITIES, DataError, parse_json, typed
 from .features import FeatureTable
-from .protocols import LLCM, SYSU, Protocol, ProtocolScores, RegDB
+from .layouts import TRIALS
+from idkl_nb.protocols import (
+    LLCM,
+    SYSU,
+    Protocol,
+    ProtocolScores,
+    RegDB,
+    draw_images,
+    image_folders,
+)
 from .records import Records
 
 # %% ../nbs/workshop/scoring.ipynb #18ad14c4
@@ -122,6 +133,30 @@ def check_unseen(
         f'here. {cure or usual}'
     )
 
+# %% ../nbs/workshop/scoring.ipynb #8d068fd2
+@jaxtyped(typechecker=beartype)
+@dataclass(frozen=True)
+class Plain(LLCM):
+    "A dataset of one's own: the choices of LLCM, with other defaults"
+
+    gallery: Literal['draw', 'all'] = 'all'  # 'draw': one image of each identity and camera
+    unique_ids: bool = False  # CMC counts every image; True: each identity once
+    camera_rule: bool = True  # leave out pairs of one identity and one camera
+    seeds: int = TRIALS  # draws of the gallery, with the seeds 0, 1, ...
+
+    def __post_init__(self):
+        if self.seeds < 1:
+            raise ValueError(f'{self.seeds} seeds: expected 1 or more')
+
+    def galleries(
+        self,
+        records: Records,  # test images of one modality
+    ) -> list[np.ndarray]:  # rows
+        "One draw a seed, or all images in one"
+        if self.gallery == 'all':
+            return super().galleries(records)
+        return [draw_images(image_folders(records), seed) for seed in range(self.seeds)]
+
 # %% ../nbs/workshop/scoring.ipynb #dc98c794
 PROTOCOLS = {
     'sysu-all-single': SYSU(),
@@ -131,6 +166,7 @@ PROTOCOLS = {
     'regdb': RegDB(),
     'llcm': LLCM(),
     'llcm-whole': LLCM(gallery='all'),
+    'plain': Plain(),
 }
 
 

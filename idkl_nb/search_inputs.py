@@ -17,9 +17,10 @@ import numpy as np
 from .cards import about_features, dataset_words, trained_on
 from .common import MODALITIES, DataError
 from .embed_command import images_below
-from .feature_files import NO_ROOT, READERS, SPECTRA, load_features
+from .feature_files import NO_ROOT, READERS, load_features
 from .features import FeatureTable
 from .folders import SUFFIXES, is_file, is_image
+from .layouts import SPECTRA
 from .readers import read_dataset
 from .records import Records
 from .run_features import warn_of_strangers

@@ -19,13 +19,13 @@ from scipy.io import loadmat, savemat
 from idkl_nb.check import check, check_main
 from idkl_nb.check_folders import dataset_folder
 from idkl_nb.check_images import check_image
-from idkl_nb.check_lists import ListedImage
 from idkl_nb.check_people import check_people
 from idkl_nb.common import INFRARED, VISIBLE, DataError, printable
 from idkl_nb.findings import KINDS, SEVERITIES, Report, finding
 from idkl_nb.images import MAX_PIXELS
 from idkl_nb.layouts import DATASETS
 from idkl_nb.readers import read_dataset
+from idkl_nb.records import ListedImage
 from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
