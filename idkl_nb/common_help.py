@@ -11,6 +11,7 @@ import inspect
 import io
 import textwrap
 import tokenize
+import types
 import typing
 
 # %% ../nbs/workshop/common_help.ipynb #b754b6e6
@@ -93,7 +94,9 @@ CURES = {  # name of a type: words, and how a tensor is made of it
 
 def _tensor_type(annotation) -> str | None:
     "What jaxtyping calls an annotation that tensors alone fit; None: other things fit, too"
-    choices = [one for one in typing.get_args(annotation) if one is not type(None)] or [annotation]
+    choices = [annotation]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        choices = [one for one in typing.get_args(annotation) if one is not type(None)]
     kinds = {getattr(getattr(one, 'array_type', None), '__name__', None) for one in choices}
     return choices[0].__name__ if kinds == {'Tensor'} else None
 

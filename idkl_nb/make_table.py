@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from .check_people import check_splits
-from .common import MODALITIES, DataError, write_bytes
+from .common import MODALITIES, DataError, expand_paths, write_bytes
 from .console import messages
 from .folders import existing_folder, image_files, warn_unused
 from .layouts import NUMBER, SPLITS, modality_of
@@ -261,7 +261,7 @@ def make_table_main(
     program = 'python -m idkl_nb.make_table'
     options = tyro.cli(MakeTable, prog=program, args=args)
     with messages('make_table'):
-        options.run()
+        expand_paths(options).run()
 
 
 if __name__ == '__main__' and '__file__' in globals():

@@ -25,7 +25,7 @@ from idkl_nb.augmentation import BatchAugment, normalise, step_generator
 from idkl_nb.batches import eval_loader, train_loader
 from idkl_nb.cache import CachedImages, ImageCache, cached_eval_loader, cached_train_loader
 from idkl_nb.cache_building import build_cache, cache_bytes, fingerprint
-from idkl_nb.common import DataError
+from idkl_nb.common import ABANDONED, DataError
 from idkl_nb.images import Images, eval_transform, read_image, resize_transform
 from idkl_nb.readers import read_sysu
 from idkl_nb.records import Batch, Records
@@ -233,7 +233,7 @@ def test_killed_while_building(cache, records, tmp_path):
     left.mkdir()  # killed before it made its first file
     build_cache(records, 32, 16, tmp_path, **quiet)
     assert left.exists()  # it could be another process at work
-    os.utime(left, (time.time() - 2 * module.ABANDONED,) * 2)
+    os.utime(left, (time.time() - 2 * ABANDONED,) * 2)
     build_cache(records, 16, 32, tmp_path, **quiet)
     assert not left.exists() and len(names(tmp_path)) == 3
 

@@ -339,7 +339,7 @@ def test_the_home_folder_in_every_path(name, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     seen = []
 
-    def stop(self, *_):
+    def stop(self, *_, **__):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             seen.extend(value if isinstance(value, tuple) else [value])

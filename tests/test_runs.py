@@ -55,7 +55,7 @@ def test_a_card_of_the_paper_s_settings(records, scores):
 
 
 def test_an_experiment_that_is_none_is_refused():
-    with pytest.raises(ValueError, match='Expected embedded, smoke, or'):
+    with pytest.raises(ValueError, match='Expected embedded, smoke, the root folder'):
         experiment('embeded')
 
 
