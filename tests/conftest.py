@@ -15,7 +15,7 @@ def pytest_configure(config):
     config.addinivalue_line('markers', 'slow: takes minutes; runs with --slow only')
 
 
-# The slowest come first: two processes then end at nearly the same time. Those that show the same
+# The slowest come first: all processes then end at nearly the same time. Those that show the same
 # trained example are neighbours, so one process runs them one after the other and trains it once.
 FIRST = (
     *('/pictures.ipynb', '/spaces.ipynb', '/heatmaps.ipynb', '::test_training_learns_identities'),
