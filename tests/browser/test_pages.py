@@ -66,33 +66,40 @@ def pages(tmp_path_factory):
         os.chdir(before)
 
 
+@pytest.fixture(scope='module')
+def browser():
+    with api.sync_playwright() as started:
+        arguments = ['--no-sandbox', '--disable-dev-shm-usage']
+        yield started.chromium.launch(executable_path=chromium, args=arguments)
+
+
+def from_files(browser, width, scheme):
+    "A page that reads files and asks no network"
+    page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
+    page.route(
+        '**/*',
+        lambda route: route.continue_() if route.request.url.startswith('file:') else route.abort(),
+    )
+    return page
+
+
 @pytest.mark.parametrize('width', [1400, 390])
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_pages_fit_and_have_their_pictures(pages, width, scheme, tmp_path):
+def test_pages_fit_and_have_their_pictures(browser, pages, width, scheme, tmp_path):
     kept = Path(os.environ.get('IDKL_SCREENSHOTS', tmp_path))
     kept.mkdir(parents=True, exist_ok=True)
-    with api.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
-        )
-        page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
-        page.route(
-            '**/*',
-            lambda route: (
-                route.continue_() if route.request.url.startswith('file:') else route.abort()
-            ),
-        )
-        for path in pages:
-            page.goto(path.as_uri())
-            outside = page.evaluate(OUTSIDE)
-            assert not outside, f'{path.name} at {width} pixels: {outside[:3]}'
-            assert page.evaluate('document.documentElement.scrollWidth') <= width, path.name
-            assert page.evaluate(PICTURES), f'{path.name}: a picture is missing'
-            if path.stem in ('index', '08_tgsa', 'symbols', 'heatmaps'):
-                page.screenshot(path=kept / f'page-{path.stem}-{width}-{scheme}.png')
-        ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
-        assert (sum(map(int, ground.strip('rgb()').split(','))) < 384) == (scheme == 'dark'), ground
-        browser.close()
+    page = from_files(browser, width, scheme)
+    for path in pages:
+        page.goto(path.as_uri())
+        outside = page.evaluate(OUTSIDE)
+        assert not outside, f'{path.name} at {width} pixels: {outside[:3]}'
+        assert page.evaluate('document.documentElement.scrollWidth') <= width, path.name
+        assert page.evaluate(PICTURES), f'{path.name}: a picture is missing'
+        if path.stem in ('index', '08_tgsa', 'symbols', 'heatmaps'):
+            page.screenshot(path=kept / f'page-{path.stem}-{width}-{scheme}.png')
+    ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
+    assert (sum(map(int, ground.strip('rgb()').split(','))) < 384) == (scheme == 'dark'), ground
+    page.close()
 
 
 # Quarto's bars at the top: 64 pixels high, 82 in the dark theme; up to 991 pixels of width a second
@@ -120,24 +127,14 @@ TOP = """id => {
 @pytest.mark.parametrize('width', [1400, 390])
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 @pytest.mark.parametrize('anchor', ['eq-15', 'tgsa_loss', 'from-attention-to-distance'])
-def test_a_link_leads_below_the_bar(pages, width, scheme, anchor):
+def test_a_link_leads_below_the_bar(browser, pages, width, scheme, anchor):
     path = next(path for path in pages if path.stem == '08_tgsa')
-    with api.sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=chromium, args=['--no-sandbox', '--disable-dev-shm-usage']
-        )
-        page = browser.new_page(viewport=dict(width=width, height=1000), color_scheme=scheme)
-        page.route(
-            '**/*',
-            lambda route: (
-                route.continue_() if route.request.url.startswith('file:') else route.abort()
-            ),
-        )
-        page.route('**/smalldocs.js', lambda route: route.abort())  # it sets a distance of its own
-        page.goto(path.as_uri())
-        height = page.evaluate(AS_QUARTO, [width, scheme == 'dark'])
-        top = page.evaluate(TOP, anchor)
-        browser.close()
+    page = from_files(browser, width, scheme)
+    page.route('**/smalldocs.js', lambda route: route.abort())  # it sets a distance of its own
+    page.goto(path.as_uri())
+    height = page.evaluate(AS_QUARTO, [width, scheme == 'dark'])
+    top = page.evaluate(TOP, anchor)
+    page.close()
     assert height <= top < height + 150
 
 
@@ -164,13 +161,6 @@ WATCH = """name => {
     const home = document.querySelector(`[data-explorer="${name}"]`)
     new MutationObserver(seen).observe(home, { subtree: true, childList: true, attributes: true })
     home.scrollIntoView({ block: 'center' }) }"""
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with api.sync_playwright() as started:
-        arguments = ['--no-sandbox', '--disable-dev-shm-usage']
-        yield started.chromium.launch(executable_path=chromium, args=arguments)
 
 
 class Shown:
