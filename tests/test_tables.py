@@ -145,10 +145,12 @@ def test_no_table_at_all(own, tmp_path, monkeypatch):
 def test_one_modality_is_a_finding_with_its_line(own):
     file = own.with_name('one.csv')
     lines = own.read_text().splitlines()
-    file.write_text('\n'.join(line for line in lines if not line.startswith('infrared/003')))
+    left_out = ('infrared/003', 'visible/004/1_0')
+    file.write_text('\n'.join(line for line in lines if not line.startswith(left_out)))
     found = command(check_main, file, '--quick')
     assert found.code == 0
     assert 'identity 3 has visible images only (line ' in found.out
+    assert 'visible/004: images here: 1, such as 1_0.png' in found.out
 
 
 def test_patterns_and_words(tmp_path):
