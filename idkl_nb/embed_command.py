@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import nn
 
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError, check_workers, expand_paths
-from .console import messages
+from .common import MODALITIES, DataError, check_workers
+from .console import run_command
 from .devices import check_device
 from .feature_files import save_features
 from .features import embed
@@ -114,6 +113,4 @@ def embed_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "The command `idkl-embed`"
-    command = tyro.cli(Embed, prog='idkl-embed', args=args)
-    with messages('idkl-embed'):
-        expand_paths(command).execute()
+    run_command(Embed, 'idkl-embed', args)

@@ -9,11 +9,8 @@ __all__ = ['Export', 'export_main']
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from .cards import USE
-from .common import expand_paths
-from .console import messages
+from .console import run_command
 from .export import Format, Precision, export_run
 
 # %% ../nbs/workshop/export_command.ipynb #015ce61d
@@ -45,6 +42,4 @@ def export_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "The command `idkl-export`. What the user can mend ends it with one message and exit code 2"
-    command = tyro.cli(Export, prog='idkl-export', description=USE, args=args)
-    with messages('idkl-export'):
-        expand_paths(command).execute()
+    run_command(Export, 'idkl-export', args, description=USE)

@@ -17,8 +17,8 @@ import numpy as np
 import tyro
 
 from .check_people import check_splits
-from .common import MODALITIES, DataError, expand_paths, write_bytes
-from .console import messages
+from .common import MODALITIES, DataError, write_bytes
+from .console import run_command
 from .folders import existing_folder, image_files, warn_unused
 from .layouts import NUMBER, SPLITS, modality_of
 from .records import COLUMNS, ListedImage, Records
@@ -241,7 +241,7 @@ class MakeTable:
     # of the choice of these people
     seed: int = 0
 
-    def run(self):
+    def execute(self):
         "Write and summarise. Raises ValueError, OSError, ImportError"
         records = make_table(self.folder, self.pattern, self.out, self.words, self.test, self.seed)
         print(f'{self.out or self.folder / "table.csv"}: {records.dataset}')
@@ -258,10 +258,7 @@ def make_table_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "The command `python -m idkl_nb.make_table`"
-    program = 'python -m idkl_nb.make_table'
-    options = tyro.cli(MakeTable, prog=program, args=args)
-    with messages('make_table'):
-        expand_paths(options).run()
+    run_command(MakeTable, 'python -m idkl_nb.make_table', args)
 
 
 if __name__ == '__main__' and '__file__' in globals():

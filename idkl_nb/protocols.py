@@ -10,7 +10,7 @@ __all__ = ['MEASURES', 'ProtocolScores', 'join_trials', 'check_side', 'Protocol'
 import random
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -286,16 +286,17 @@ class LLCM(Protocol):
     gallery: Literal['draw', 'all'] = 'draw'  # 'draw': one image of each identity and camera
     unique_ids: bool = True  # CMC counts each identity once; False: every image
     camera_rule: bool = True  # leave out pairs of one identity and one camera
+    seeds: ClassVar[int] = TRIALS  # draws of the gallery, with the seeds 0, 1, ...
 
     def galleries(
         self,
         records: Records,  # test images of one modality
     ) -> list[np.ndarray]:  # rows
-        "Ten draws, or all images in one"
+        "One draw a seed, or all images in one"
         if self.gallery == 'all':
             return super().galleries(records)
         folders = image_folders(records)
-        return [draw_images(folders, trial) for trial in range(TRIALS)]
+        return [draw_images(folders, seed) for seed in range(self.seeds)]
 
     def left_out(self, query_records: Records, gallery_records: Records) -> Mask | None:
         "One person by one camera"

@@ -15,11 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from .cards import TERMS, USE
-from .common import expand_paths, make_folder, write_bytes
-from .console import messages
+from .common import make_folder, write_bytes
+from .console import run_command
 from .pretrained import FILES, save_pretrained
 from .run_folder import RunDescription, model_folder, precision_of
 from .training_log import read_log
@@ -210,7 +208,4 @@ def publish_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "The command `idkl-publish`"
-    description = f'{Publish.__doc__}.\n\n{USE}'
-    command = tyro.cli(Publish, prog='idkl-publish', args=args, description=description)
-    with messages('idkl-publish'):
-        expand_paths(command).execute()
+    run_command(Publish, 'idkl-publish', args, f'{Publish.__doc__}.\n\n{USE}')

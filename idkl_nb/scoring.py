@@ -20,15 +20,7 @@ from jaxtyping import jaxtyped
 from .common import MODALITIES, DataError, parse_json, typed
 from .features import FeatureTable
 from .layouts import TRIALS
-from idkl_nb.protocols import (
-    LLCM,
-    SYSU,
-    Protocol,
-    ProtocolScores,
-    RegDB,
-    draw_images,
-    image_folders,
-)
+from .protocols import LLCM, SYSU, Protocol, ProtocolScores, RegDB
 from .records import Records
 
 # %% ../nbs/workshop/scoring.ipynb #18ad14c4
@@ -147,15 +139,6 @@ class Plain(LLCM):
     def __post_init__(self):
         if self.seeds < 1:
             raise ValueError(f'{self.seeds} seeds: expected 1 or more')
-
-    def galleries(
-        self,
-        records: Records,  # test images of one modality
-    ) -> list[np.ndarray]:  # rows
-        "One draw a seed, or all images in one"
-        if self.gallery == 'all':
-            return super().galleries(records)
-        return [draw_images(image_folders(records), seed) for seed in range(self.seeds)]
 
 # %% ../nbs/workshop/scoring.ipynb #dc98c794
 PROTOCOLS = {

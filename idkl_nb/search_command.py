@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
-from .common import MODALITIES, DataError, expand_paths
-from .console import messages
+from .common import MODALITIES, DataError
+from .console import run_command
 from .devices import check_device
 from .feature_files import READERS, load_features
 from .features import FeatureTable
@@ -225,7 +224,4 @@ def search_main(
     args=None,  # words of the command line; None: those that the program was started with
 ):
     "The command `idkl-search`"
-    about = f'{Search.__doc__}.\n\n{STATEMENT}'
-    command = tyro.cli(Search, prog='idkl-search', args=args, description=about)
-    with messages('idkl-search'):
-        expand_paths(command).execute()
+    run_command(Search, 'idkl-search', args, f'{Search.__doc__}.\n\n{STATEMENT}')

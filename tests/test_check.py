@@ -1,6 +1,5 @@
 "The check of a dataset: every kind of damage is found, by its kind and its place, nothing else."
 
-import io
 import json
 import os
 import shutil
@@ -8,11 +7,12 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command as command_of
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -852,16 +852,7 @@ def test_a_report_without_findings():
 # The command
 
 
-def command(*words):
-    "Exit code, output, errors"
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            check_main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
+command = partial(command_of, check_main)
 
 
 def test_the_command_prints_and_writes_the_report(roots, clean, reports, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import PartialState
+from commands import TINY, command
 
 import idkl_nb
 from idkl_nb import devices
@@ -29,25 +30,10 @@ from idkl_nb.train_command import Train, train_main
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
-tiny = ['--preset', 'smoke', '--epochs', 1, '--batches', 1, '--P', 2, '--precision', 'no']
-
-
-def command(main, *words):
-    "Exit code, output, errors"
-    out = io.StringIO()
-    err = io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
-
 
 def trained(out, *words):
     "A short training by the command"
-    return command(train_main, *tiny, '--out', out, *words)
+    return command(train_main, *TINY, '--out', out, *words)
 
 
 def embedded(images, run, out, *words):
@@ -226,7 +212,7 @@ def test_a_training_that_ends_speaks_of_options(error, tmp_path, monkeypatch):
     out = tmp_path / 'stopped'
     printed = io.StringIO()
     with pytest.raises((error, SystemExit)) as end, contextlib.redirect_stderr(printed):
-        train_main([str(word) for word in (*tiny, '--out', out)])
+        train_main([str(word) for word in (*TINY, '--out', out)])
     message = f'{end.value}{printed.getvalue()}'
     assert f'go on with --resume --out {out}' in message and 'resume(' not in message
 
@@ -435,5 +421,5 @@ def test_a_refused_command_leaves_no_run(bench, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = shutil.copytree(bench.roots.sysu, tmp_path / 'data')
     (root / 'exp' / 'rand_perm_cam.mat').unlink()
-    refused(command(train_main, *tiny, '--root', root, '--no-check'), 'could not be scored')
+    refused(command(train_main, *TINY, '--root', root, '--no-check'), 'could not be scored')
     assert [path.name for path in tmp_path.iterdir()] == ['data']

@@ -1,14 +1,15 @@
 "The embedder leaves PyTorch with any batch size: torch.export, and ONNX in onnxruntime."
 
-import contextlib
 import io
 import json
 import re
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from commands import command as command_of
 from PIL import Image
 
 from idkl_nb import export
@@ -133,15 +134,7 @@ def test_whole_numbers_are_a_quarter(trained, contents):
 # the command
 
 
-def command(*words):
-    "Exit code, output, errors"
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            export_main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
+command = partial(command_of, export_main)
 
 
 def write_run(folder, model, config):

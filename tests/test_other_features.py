@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import command
 from scipy.io import savemat
-from test_commands import command, refused
+from test_commands import refused
 
 from idkl_nb.apart import Others, check_others
 from idkl_nb.common import DataError

@@ -1,6 +1,5 @@
 "What a file, a name or a machine from somebody else may not do to a command, a card or a cache."
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import command
 from PIL import Image
 
 from idkl_nb import cards, folders
@@ -70,19 +70,6 @@ def features_of(records, **about):
     return FeatureTable(noise, records, about)
 
 
-def run(main, *words):
-    "Exit code, output, errors"
-    out = io.StringIO()
-    err = io.StringIO()
-    code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return code, out.getvalue(), err.getvalue()
-
-
 # What is printed and written for people
 
 
@@ -91,7 +78,7 @@ def test_words_of_a_feature_file_can_not_forge_scores(people, tmp_path):
     file = tmp_path / 'f.npz'
     save_features(features_of(people.where(split='test'), feature=HOSTILE, more=HOSTILE), file)
     words = '--features', file, '--protocol', 'sysu-all-single', '--draws', 'seeded'
-    code, out, _ = run(evaluate_main, *words)
+    code, out, _ = command(evaluate_main, *words)
     assert code == 0 and '\x1b' not in out and r'good\x1b[2J\nrank-1 100.0' in out
     assert not any(line.startswith('rank-1') for line in out.splitlines())
     assert '\x1b' not in repr(load_features(file))
@@ -115,7 +102,7 @@ def scores_of(people):
 
 def test_a_file_name_can_not_write_a_line_of_its_own(tmp_path):
     "Messages are one line, without codes"
-    code, _, err = run(check_main, tmp_path / HOSTILE.replace('/', ''))
+    code, _, err = command(check_main, tmp_path / HOSTILE.replace('/', ''))
     assert code == 2 and err.count('\n') == 1 and '\x1b' not in err
 
 
@@ -164,7 +151,7 @@ def test_results_of_somebody_else_are_not_written_over(name, tmp_path):
     file = tmp_path / 'out' / name
     file.parent.mkdir(parents=True)
     file.write_text('mine')
-    code, _, err = run(train_main, '--preset', 'smoke', '--out', tmp_path / 'out')
+    code, _, err = command(train_main, '--preset', 'smoke', '--out', tmp_path / 'out')
     assert code == 2 and 'no run of idkl-train left it' in err
     assert file.read_text() == 'mine' and not (tmp_path / 'out' / 'data').exists()
 
@@ -218,13 +205,13 @@ def test_features_are_compared_with_draws_alone(column, value, people, tmp_path)
     file = tmp_path / 'f.npz'
     words = '--features', file, '--protocol', 'sysu-all-single', '--root', draws
     save_features(features_of(test), file)
-    assert run(evaluate_main, *words)[0] == 0
+    assert command(evaluate_main, *words)[0] == 0
 
     wrong = features_of(
         exchanged(test, column, value.replace('/..', '') if column == 'path' else value)
     )
     save_features(wrong, file)
-    code, _, err = run(evaluate_main, *words)
+    code, _, err = command(evaluate_main, *words)
     assert code == 2 and 'is said to be' in err
 
 
@@ -417,7 +404,7 @@ def test_ctrl_c_is_one_sentence(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr('idkl_nb.train_command.fit', pressed)
-    code, _, err = run(train_main, '--preset', 'smoke', '--out', tmp_path / 'run')
+    code, _, err = command(train_main, '--preset', 'smoke', '--out', tmp_path / 'run')
     assert code == 130 and f'go on with --resume --out {tmp_path / "run"}' in err
 
 
@@ -478,7 +465,7 @@ def test_links_that_multiply_folders_meet_a_bound(copied, monkeypatch):
 )
 def test_a_zero_too_many(words, message, tmp_path):
     "One sentence, before anything is made"
-    code, _, err = run(train_main, '--preset', 'smoke', *words, '--out', tmp_path / 'run')
+    code, _, err = command(train_main, '--preset', 'smoke', *words, '--out', tmp_path / 'run')
     assert code == 2 and message in err and not (tmp_path / 'run').exists()
 
 

@@ -1,14 +1,12 @@
 "Folders to publish, cards, uploads to a hub that is none, and networks that come back."
 
-import contextlib
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from commands import TINY, command
 
 from idkl_nb import load, pretrained
 from idkl_nb.cards import TERMS, USE
@@ -23,19 +21,7 @@ from idkl_nb.run_folder import RunDescription
 from idkl_nb.train_command import train_main
 from idkl_nb.verify import TRAINED
 
-TINY = '--preset smoke --epochs 1 --batches 1 --P 2 --precision no'.split()
 FILES = {'model.safetensors', 'config.json', 'README.md'}
-
-
-def command(main, *words):
-    "Exit code, output, errors"
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 def refused(done, *words):

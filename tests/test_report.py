@@ -1,7 +1,5 @@
 "Another dataset as a test; reports: what is drawn, what is said, what is refused before the work."
 
-import contextlib
-import io
 import json
 import re
 import shutil
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import TINY, command
 
 from idkl_nb import report_words
 from idkl_nb.cards import model_card
@@ -32,19 +31,6 @@ from idkl_nb.searched import chosen_queries, search
 from idkl_nb.train_command import train_main
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
-
-TINY = ['--preset', 'smoke', '--epochs', 1, '--batches', 1, '--P', 2, '--precision', 'no']
-
-
-def command(main, *words):
-    "Exit code, output, errors"
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 class Page(HTMLParser):

@@ -1,7 +1,6 @@
 "Ranked lists, thresholds, kept features, sheets, and the command that joins them."
 
 import base64
-import contextlib
 import csv
 import dataclasses
 import io
@@ -9,12 +8,14 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from commands import command as command_of
 from PIL import Image
 
 from idkl_nb import kept_features, search
@@ -333,15 +334,7 @@ def test_the_spectrum_is_found_from_the_folders(folder, paths, expected):
 # the command
 
 
-def command(*words):
-    "Exit code, output, errors"
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            search_main([str(word) for word in words])
-        except SystemExit as end:
-            code = end.code
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+command = partial(command_of, search_main)
 
 
 @pytest.fixture(scope='module')
@@ -477,18 +470,14 @@ def test_features_as_a_gallery(bench, tmp_path):
     assert done.code == 2 and re.search(r'another network \(length \d+, weights 0\)', done.err)
 
 
+def words_of(bench, run, out):
+    "A search by another run than the bench's own"
+    return '--run', run, '--query', bench.nir, '--gallery', bench.rgb, '--out', out
+
+
 def test_a_run_without_validation_people_says_so(bench, tmp_path):
     run = shutil.copytree(bench.run / 'model', tmp_path / 'run')
-    words = (
-        '--run',
-        run,
-        '--query',
-        bench.nir,
-        '--gallery',
-        bench.rgb,
-        '--out',
-        tmp_path / 's.html',
-    )
+    words = words_of(bench, run, tmp_path / 's.html')
     done = command(*words)
     assert done.code == 0 and 'threshold: none: the run has no validation set' in done.out
     assert {row['below_threshold'] for row in rows_of(SimpleNamespace(folder=tmp_path))} == {''}
@@ -501,16 +490,7 @@ def test_a_run_without_validation_people_says_so(bench, tmp_path):
 def test_people_whom_the_run_has_seen_set_no_threshold(bench, tmp_path):
     run = shutil.copytree(bench.run / 'model', tmp_path / 'run')
     about = json.loads((run / 'config.json').read_text())
-    words = (
-        '--run',
-        run,
-        '--query',
-        bench.nir,
-        '--gallery',
-        bench.rgb,
-        '--out',
-        tmp_path / 's.html',
-    )
+    words = words_of(bench, run, tmp_path / 's.html')
     val = sorted(set(bench.records.where(split='val').identity.tolist()))
     for dataset, seen in ((about['dataset'], val), (None, val)):
         about |= dict(dataset=dataset, identities=seen + about['identities'][len(seen) :])

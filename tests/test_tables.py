@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import TINY, command
 from PIL import Image
-from test_commands import command, refused, tiny
+from test_commands import refused
 
 from idkl_nb.check import check_main
 from idkl_nb.check_folders import dataset_folder
@@ -101,7 +102,7 @@ def test_a_bad_line_is_named(own, line):
 
     found = command(check_main, file, '--quick')
     assert found.code == 1 and 'bad.csv' in found.out and '3' in found.out
-    refused(command(train_main, '--root', file, *tiny, '--out', file.parent / 'no'), 'line 3')
+    refused(command(train_main, '--root', file, *TINY, '--out', file.parent / 'no'), 'line 3')
     assert not (file.parent / 'no').exists()
 
 
@@ -125,7 +126,7 @@ def test_a_bad_header_is_named(own, header):
 def test_no_table_at_all(own, tmp_path, monkeypatch):
     missing = tmp_path / 'none.csv'
     refused(command(check_main, missing), 'none.csv: no such file. Expected a table')
-    refused(command(train_main, '--root', missing, *tiny), 'none.csv: no such file')
+    refused(command(train_main, '--root', missing, *TINY), 'none.csv: no such file')
     missing.write_bytes(b'\xff\xfe\x00,')
     with pytest.raises(DataError, match='unreadable'):
         read_table(missing)
@@ -183,7 +184,7 @@ def test_from_folder_to_score(own, tmp_path):
     "Check, training, features and score of a table, as somebody would who has nothing else"
     assert command(check_main, own).code == 0
     run = tmp_path / 'run'
-    done = command(train_main, '--root', own, '--out', run, *tiny)
+    done = command(train_main, '--root', own, '--out', run, *TINY)
     assert done.code == 0, done.err
     assert 'Plain' in done.out and (run / 'scores.json').is_file()
     about = RunDescription.read(run / 'model').dataset
@@ -210,7 +211,7 @@ def test_from_folder_to_score(own, tmp_path):
 
     nobody = make_table(own.parent, PATTERN, own.with_name('train.csv'), test=0)
     assert set(nobody.split) == {'train'}
-    done = command(train_main, '--root', own.with_name('train.csv'), '--out', tmp_path / 'r', *tiny)
+    done = command(train_main, '--root', own.with_name('train.csv'), '--out', tmp_path / 'r', *TINY)
     refused(done, 'no image to test on')
 
 
