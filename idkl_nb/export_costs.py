@@ -24,9 +24,11 @@ from .assembly import IDKLConfig
 from .common import expand_paths, write_bytes
 from .config import TrainConfig
 from .end_to_end import evaluate
-from .export import Trained, as_onnx, run_onnx
+from .export import as_onnx
+from .exported import run_onnx
 from .images import read_image, resize_transform
 from .model import IDKL
+from .pretrained import Pretrained, load
 from .records import Records
 from .trial import commit
 from .verify import TRAINED, test_people
@@ -75,29 +77,32 @@ def milliseconds(
 
 def costs(
     name: str,
-    trained: Trained,
+    trained: Pretrained,
     test: Records | None,  # None: it has learned nothing, so there are no scores
     calls: int = 20,
 ) -> Iterator[dict]:  # a row a precision
     "Size, time and scores of a network in each precision"
+    size = trained.height, trained.width
+
     for precision in PRECISIONS:
         content = as_onnx(trained, precision)
         run = run_onnx(content)
-        row = dict(network=name, size=f'{trained.size[0]} x {trained.size[1]}')
+        row = dict(network=name, size=f'{size[0]} x {size[1]}')
         row |= dict(precision=precision, bytes=len(content))
         for number in BATCHES:
-            row[f'ms, {number} at a time'] = milliseconds(run, trained.size, number, calls)
+            row[f'ms, {number} at a time'] = milliseconds(run, size, number, calls)
+
         if test is not None:
-            features = torch.cat([run(images) for images in pictures(test, trained.size)])
+            features = torch.cat([run(images) for images in pictures(test, size)])
             row |= evaluate(features, test)[['rank-1', 'mAP']].mean().to_dict()
         yield row
 
 # %% ../nbs/workshop/export_costs.ipynb #53e38b44
-def paper_sized() -> Trained:
+def paper_sized() -> Pretrained:
     "The paper's network at the paper's image size, with random weights"
     torch.manual_seed(0)
     config = TrainConfig(model=IDKLConfig())
-    return Trained(IDKL(config.model, 2).embedder(), config, '')
+    return Pretrained(IDKL(config.model, 2).embedder(), config, {})
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Costs:
         rows = []
         with tempfile.TemporaryDirectory() as folder:
             test = test_people(folder)
-            wanted = [(name, Trained.read(name), test, 20) for name in TRAINED]
+            wanted = [(name, load(name), test, 20) for name in TRAINED]
             wanted.append(('ResNet-50', paper_sized(), None, 3))
             for one in tqdm(wanted, desc='measuring', unit='network'):
                 rows += costs(*one)
@@ -123,7 +128,5 @@ class Costs:
         print(table.round(2).to_string(index=False))
 
 
-if __name__ == '__main__' and '__file__' in globals():
-    expand_paths(
-        tyro.cli(Costs, prog='python -m idkl_nb.export_costs')
-    ).run()  # not in the notebook
+if __name__ == '__main__' and '__file__' in globals():  # not in the notebook
+    expand_paths(tyro.cli(Costs, prog='python -m idkl_nb.export_costs')).run()

@@ -12,16 +12,18 @@ import torch
 from commands import command as command_of
 from PIL import Image
 
-from idkl_nb import export
+from idkl_nb import export, exported
 from idkl_nb.assembly import IDKLConfig
 from idkl_nb.common_weights import WEIGHTS
 from idkl_nb.config import TrainConfig
-from idkl_nb.export import Pictures, Trained, as_onnx, as_torch, compare, run_onnx, run_torch
+from idkl_nb.export import Pictures, as_onnx, as_torch, presets_of
 from idkl_nb.export_command import export_main
+from idkl_nb.exported import compare, run_onnx, run_torch
 from idkl_nb.features import embed
 from idkl_nb.images import read_image, resize_transform
 from idkl_nb.model import IDKL
 from idkl_nb.precision import Precision
+from idkl_nb.pretrained import Pretrained, load
 from idkl_nb.records import Records
 from idkl_nb.run_folder import RunDescription, save_weights
 
@@ -46,7 +48,7 @@ def network(**settings):
 
 def of_network(model):
     config = TrainConfig(model=model.config, height=SIZE[0], width=SIZE[1])
-    return Trained(model.embedder(), config, 'synthetic')
+    return Pretrained(model.embedder(), config, dict(name='synthetic'))
 
 
 def images(number):
@@ -167,9 +169,9 @@ def test_the_network_of_a_run(backbone, tmp_path):
 
 
 def test_a_packaged_network_by_its_name(tmp_path):
-    assert Trained.read('L_b').presets() == ['embedded (L_b)']
-    with pytest.raises(FileNotFoundError, match='packaged network: L_b, IDKL'):
-        Trained.read(tmp_path / 'nothing')
+    assert presets_of(load('L_b').config) == ['embedded (L_b)']
+    with pytest.raises(FileNotFoundError, match='no such folder.*one of L_b, IDKL'):
+        export.export_run(tmp_path / 'nothing', tmp_path / 'x.onnx')
 
 
 def test_a_file_that_disagrees_is_not_written(contents, monkeypatch, tmp_path):
@@ -183,7 +185,7 @@ def test_a_file_that_disagrees_is_not_written(contents, monkeypatch, tmp_path):
 
 def test_what_was_not_tried_is_said(trained, contents, monkeypatch, tmp_path):
     monkeypatch.setattr(export, 'as_onnx', lambda *_: contents['narrow'])
-    monkeypatch.setattr(Trained, 'read', lambda run: trained['narrow'])
+    monkeypatch.setattr(export, 'load', lambda run: trained['narrow'])
     monkeypatch.setattr(export, 'find_spec', lambda name: None)
     file = tmp_path / 'x.onnx'
     code, out, err = command('--run', 'L_b', '--format', 'openvino-ready', '--out', file)
@@ -193,13 +195,13 @@ def test_what_was_not_tried_is_said(trained, contents, monkeypatch, tmp_path):
 
 def test_openvino_takes_the_file(trained, contents):
     pytest.importorskip('openvino')
-    agree(export.run_openvino(contents['narrow']), trained['narrow'])
+    agree(exported.run_openvino(contents['narrow']), trained['narrow'])
 
 
 REFUSED = {
     'another suffix': (['--out', 'x.pt2'], 'a file of --format onnx ends in .onnx'),
     'no folder': (['--out', 'none/x.onnx'], r'--out none/x.onnx: no folder none; make it first'),
-    'no run': (['--run', 'none', '--out', 'x.onnx'], r'none: this folder .* L_b, IDKL'),
+    'no run': (['--run', 'none', '--out', 'x.onnx'], r'none: no such folder.*L_b, IDKL'),
     'int8 of torch': (
         ['--out', 'x.pt2', '--format', 'torch', '--precision', 'int8'],
         'int8 is a form of ONNX',
