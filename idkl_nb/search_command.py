@@ -12,12 +12,14 @@ from typing import Literal
 
 import torch
 
+from .cards import STATEMENT
 from .common import MODALITIES, DataError
 from .console import run_command
 from .devices import check_device
 from .feature_files import READERS, load_features
 from .features import FeatureTable
 from .kept_features import KeptFeatures, RunEmbedder, kept_file, kept_index
+from .ranked_lists import Hit, RankedQuery, Sheet
 from .records import Records
 from .run_folder import model_folder
 from .search import Found, exact_search, index_search, pairs_of, percent, recall, threshold
@@ -29,7 +31,7 @@ from idkl_nb.search_inputs import (
     shown_images,
     validation_people,
 )
-from .search_sheet import STATEMENT, Hit, RankedQuery, Sheet, write_sheet
+from .search_sheet import write_sheet
 
 # %% ../nbs/workshop/search_command.ipynb #bd02c078
 CHECKED = 100  # queries whose lists by an index are compared with the exact ones

@@ -19,20 +19,22 @@ from commands import command as command_of
 from PIL import Image
 
 from idkl_nb import kept_features, search
-from idkl_nb.cards import dataset_words
+from idkl_nb.cards import STATEMENT, dataset_words
 from idkl_nb.common import DataError
 from idkl_nb.distances import Distances
 from idkl_nb.feature_files import save_features
 from idkl_nb.features import FeatureTable, embed
 from idkl_nb.images import read_image
 from idkl_nb.kept_features import KeptFeatures, kept_index, read_kept
+from idkl_nb.ranked_lists import Hit, RankedQuery, Sheet
 from idkl_nb.records import Records
 from idkl_nb.run_folder import load
 from idkl_nb.runs import data, experiment
 from idkl_nb.search import Found, Pairs, exact_search, index_search, pairs_of, recall, threshold
 from idkl_nb.search_command import search_main
 from idkl_nb.search_inputs import named_modality, validation_people
-from idkl_nb.search_sheet import STATEMENT, Hit, RankedQuery, Sheet, html_page, png_picture
+from idkl_nb.search_picture import png_picture
+from idkl_nb.search_sheet import html_page
 from idkl_nb.training import fit
 
 root = Path(__file__).resolve().parents[1]
