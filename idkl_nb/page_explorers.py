@@ -65,6 +65,24 @@ STARTS = {
         'no more. Right, lines join the order by distance with the order after re-ranking.',
         dict(gallery=[8, 13, 14, 17, 19, 22, 28, 29], query=1, k1=6, k2=2, share=0.3),
     ),
+    'reversal': Start(
+        'reversal',
+        'Left, over the 1,000 steps of a training with reversal, the share of unseen images whose '
+        'identity can be read stays near 100 %, and the share whose modality can be read swings '
+        'and falls to guessing. Right, the features of one step as circles and triangles.',
+        dict(alpha='1', look=6),
+    ),
+    'objective': Start(
+        'objective',
+        'Left, five points on a logarithmic axis: weight times term of the baseline, the purifier '
+        'and the three alignments. Right, their shares of the total over 30 steps as stacked '
+        'areas; the baseline has three quarters, MDR most of the rest.',
+        dict(
+            weights=dict(L_b=1.0, ip=0.1, tgsa=0.6, csa=0.8, mdr=1.0),
+            reduction='mean',
+            step=30,
+        ),
+    ),
 }
 
 # %% ../nbs/workshop/page_explorers.ipynb #808e210a
@@ -73,12 +91,16 @@ def _file(name: str) -> str:
 
 
 def module_source(
-    module: str,  # `tgsa`, `csa`, `scores` or `rerank`
+    module: str,  # its file in `modules`, without `.js`
 ) -> str:
     "The text of an ES module that needs no other file"
     kit = _file('kit.js').replace('\nexport ', '\n')
     head, _, body = _file(f'{module}.js').partition("from './kit.js'\n")
     comment, _, _ = head.partition('import {')
+
+    record = f"import recorded from './{module}.json' with {{ type: 'json' }}\n"
+    if record in body:
+        body = body.replace(record, f'const recorded = {_file(f"{module}.json")}\n')
     return f'{comment}{kit}{body}'
 
 # %% ../nbs/workshop/page_explorers.ipynb #7bf3ae02
@@ -122,7 +144,7 @@ class PageExplorer(anywidget.AnyWidget):
 
 
 def explorer(
-    name: Literal['tgsa', 'csa', 'mdr', 'scores', 'rerank'],
+    name: Literal['tgsa', 'csa', 'mdr', 'scores', 'rerank', 'reversal', 'objective'],
 ) -> PageExplorer:
     "An explorer for the end of a cell. Raises ValueError for an unknown name"
     if name not in STARTS:

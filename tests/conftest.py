@@ -20,7 +20,7 @@ def pytest_configure(config):
 FIRST = (
     *('/pictures.ipynb', '/spaces.ipynb', '/heatmaps.ipynb', '::test_training_learns_identities'),
     *('/report_figures.ipynb', '/report.ipynb'),
-    *('/examples.ipynb', '/explore_network.ipynb', '/explore_losses.ipynb'),
+    *('/examples.ipynb', '/explore_network.ipynb', '/explorer_records.ipynb'),
     *('/speed.ipynb', '/paper_versus_code.ipynb', '07_purifier.ipynb'),
     '::test_nbdev_alone_can_process',
 )

@@ -1,6 +1,5 @@
-"Explorers: widgets that are tied to a picture, and the five that there are."
+"Explorers: widgets that are tied to a picture, and the three that there are."
 
-from dataclasses import replace
 from threading import Thread
 
 import numpy as np
@@ -14,9 +13,7 @@ from idkl_nb.assembly import IDKLConfig
 from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
 from idkl_nb.config import PRESETS
-from idkl_nb.explore_losses import objective_explorer
 from idkl_nb.explore_network import purifier_explorer, retrieval_explorer
-from idkl_nb.explore_reversal import Reversal, reversal_explorer
 from idkl_nb.explore_world import world_explorer
 from idkl_nb.explorers import Explorer, choice, slider
 from idkl_nb.features import embed
@@ -223,25 +220,6 @@ def pairs(records):
 NAMES = tuple(f'person {n}' for n in range(1, 9))
 
 
-@pytest.fixture(scope='module')
-def run(records, tmp_path_factory):
-    "Log and configuration of a short training"
-    config = replace(PRESETS['smoke'], epochs=4)
-    folder = tmp_path_factory.mktemp('run') / 'run'
-    _, log = fit(config, records.where(split='train'), folder, progress=False)
-    return log, config
-
-
-@pytest.fixture(scope='module')
-def courses():
-    rng = np.random.default_rng(0)
-    strengths = ('discriminator', 0.0, 1.0)
-    made = {}
-    for alpha in strengths:
-        made[alpha] = Reversal(rng.random((5, 40, 2)), rng.random(5), rng.random(5))
-    return made
-
-
 def test_world_explorer():
     explorer = world_explorer()
     assert drive(explorer, identity=2, camera=3, heading=180, step=1.0, dial=0.0) == 5
@@ -253,15 +231,6 @@ def test_world_explorer():
     explorer.controls['dial'].value = 1.0
     assert gap() < 0.5 * loose
     assert f'Top: {World(0, 1.0).identity(2).top.name}' in explorer.words.value
-
-
-def test_reversal_explorer(courses):
-    explorer = reversal_explorer(courses, np.arange(40) % 2, every=50)
-    assert drive(explorer, alpha='discriminator', step=100) == 2
-    assert drive(explorer, alpha=0.0) == 1
-    explorer.set(alpha=1.0, step=150)
-    assert f'modality of {courses[1.0].modality[3]:.0%}' in explorer.words.value
-    assert f'identity of {courses[1.0].identity[3]:.0%}' in explorer.words.value
 
 
 def test_purifier_explorer(models, pairs):
@@ -330,35 +299,6 @@ def test_retrieval_explorer_against_the_definition(models, test_records):
         assert marks == ''.join('✗✓'[int(r)] for r in right[:8])
 
 
-def test_objective_explorer(run):
-    log, config = run
-    model = config.model
-    images = 2 * config.P * config.K
-    explorer = objective_explorer(log, model, images)
-    tail = log.tail(max(1, len(log) // 10))
-
-    def total():
-        return float(explorer.words.value.split()[4].rstrip(':'))
-
-    assert model.reduction == 'mean'
-    assert total() == pytest.approx(tail.total.mean(), abs=0.006)  # the total of the run
-    explorer.set(reduction='sum')
-    expected = tail.total.mean()
-    for name, rows in dict(tgsa=images, csa=images, mdr=images / 2).items():
-        expected += getattr(model, f'lambda_{name}') * (rows - 1) * tail[name].mean()
-    assert total() == pytest.approx(expected, abs=0.006)
-
-    explorer.set(**explorer.start)
-    lambdas = dict(lambda_ip=1.0, lambda_tgsa=0.0, lambda_csa=1.0, lambda_mdr=2.0)
-    assert drive(explorer, **lambdas) == 4
-    assert drive(explorer, reduction='sum') == 1
-    explorer.controls['lambda_mdr'].value = -1.0
-    sentence = 'cannot be shown: lambda_mdr must be a number of at least 0'
-    assert sentence in explorer.words.value
-    explorer.set(lambda_ip=0.0, lambda_tgsa=0.0, lambda_csa=0.0, lambda_mdr=0.0)
-    assert 'L_b 100.0%' in explorer.words.value
-
-
 def other(widget, n):
     "A value of a control that is not its present one"
     if hasattr(widget, 'options'):
@@ -369,14 +309,11 @@ def other(widget, n):
     return widget.value + (step if n % 2 == 0 else -step)
 
 
-def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs, run, courses):
-    log, config = run
+def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs):
     makers = {
         'the world': world_explorer,
-        'gradient reversal': lambda: reversal_explorer(courses, np.arange(40) % 2, every=50),
         'the purifier': lambda: purifier_explorer(models['IDKL'], *pairs, NAMES),
         'retrieval': lambda: retrieval_explorer({'IDKL': models['IDKL']}, test_records, H, W),
-        'the objective': lambda: objective_explorer(log, config.model, images=24),
     }
     for name, make in makers.items():
         old = make()

@@ -7,12 +7,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
 
+from idkl_nb.assembly import IDKLConfig
 from idkl_nb.csa import csa_loss
+from idkl_nb.examples import METHODS
+from idkl_nb.explorer_records import group_weights, objective_record
 from idkl_nb.metrics import score_rankings
+from idkl_nb.model import weights_of
 from idkl_nb.page_explorers import STARTS, explorer, module_source, page
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.tgsa import affinity, tgsa_loss
@@ -24,6 +29,8 @@ PLACES = {  # the page of each
     'mdr': '10_mdr.ipynb',
     'scores': '02_metrics.ipynb',
     'rerank': 'workshop/rerank.ipynb',
+    'reversal': '05_modality.ipynb',
+    'objective': '11_model.ipynb',
 }
 
 
@@ -69,7 +76,7 @@ def test_a_page_has_picture_state_and_module(name):
 def test_a_page_loads_nothing_and_is_small(name):
     text = page(name).replace('http://www.w3.org/2000/svg', '')
     assert not re.search(r'https?:|//cdn|fetch\(|import\(|^import ', text, re.M)
-    assert len(text.encode()) < 60_000
+    assert len(text.encode()) < 90_000
     source = module_source(STARTS[name].module)
     assert len(re.findall('^export default ', source, re.M)) == 1 and '</script' not in source
     assert not re.findall(r'^(?:import|export) (?!default)', source, re.M)
@@ -161,3 +168,26 @@ def test_a_query_at_24_prefers_the_friends_of_its_friend():
     order = (np.argsort(reranked(state), kind='stable') + 1).tolist()
     nearest = (np.argsort(abs(gallery - 24), kind='stable') + 1).tolist()
     assert nearest == [6, 7, 5, 8, 4, 3, 2, 1] and order[:5] == [6, 5, 4, 7, 8]
+
+
+def test_the_picture_of_the_objective_has_the_weights_of_the_run():
+    "Weight times term at the last step, in the order of the groups"
+    state = STARTS['objective'].state
+    assert state['weights'] == group_weights(METHODS['IDKL'].model)['weights']
+    terms = json.loads((root / 'idkl_nb' / 'modules' / 'objective.json').read_text())['terms']
+    parts = [state['weights'][name] * values[-1] for name, values in terms.items()]
+    places = [i for i, text in enumerate(shown('objective')) if text in terms]
+    numbers = [float(shown('objective')[i + 1]) for i in places[:5]]
+    assert numbers == pytest.approx(parts, rel=5e-3)
+
+
+def test_the_groups_of_a_run_add_up_to_its_total():
+    model = IDKLConfig(reduction='mean', lambda_ip=0.3, lambda_tgsa=2.0, lambda_c=0.7)
+    rng = np.random.default_rng(0)
+    log = pd.DataFrame({name: rng.random(5) for name in weights_of(model)})
+    total = sum(weight * log[name] for name, weight in weights_of(model).items())
+    record = objective_record(log, model, images=24)
+    weights = record['weights']['run']['weights']
+    groups = sum(weights[name] * np.array(values) for name, values in record['terms'].items())
+    assert groups == pytest.approx(total.rolling(3, min_periods=1).mean().to_numpy(), abs=1e-4)
+    assert record['steps'] == [1, 2, 3, 4, 5] and record['images'] == 24

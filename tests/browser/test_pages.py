@@ -5,6 +5,7 @@ the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them
 source here: KaTeX comes from the network, which is shut."""
 
 import importlib.util
+import json
 import os
 import re
 import runpy
@@ -147,6 +148,8 @@ SHOWN = {  # explorer: its page
     'mdr': '10_mdr',
     'scores': '02_metrics',
     'rerank': 'rerank',
+    'reversal': '05_modality',
+    'objective': '11_model',
 }
 # From an event to the next frame after the answer to it, in milliseconds; the longest is kept.
 WATCH = """name => {
@@ -295,12 +298,59 @@ def use_rerank(shown, check):
     check(shown)
 
 
+def record(name):
+    return json.loads((root / 'idkl_nb' / 'modules' / f'{name}.json').read_text())
+
+
+def check_reversal(shown):
+    state, seen = shown.state(), record('reversal')
+    course = seen['courses'][state['alpha']]
+    shares = [course[name][state['look']] for name in ('modality', 'identity')]
+    numbers = [float(text) for text in re.findall(r'(\d+)%', shown.words())]
+    assert numbers == pytest.approx([100 * share for share in shares], abs=0.501)
+    assert f'step {seen["every"] * state["look"]}:' in shown.words()
+
+
+def use_reversal(shown, check):
+    shown.home.get_by_label('discriminator').check()
+    check(shown)
+    assert shown.words().startswith('No reversal, ')
+    shown.click('play the training')  # who wants no motion sees its end
+    assert shown.state()['look'] == 20
+    check(shown)
+
+
+def check_objective(shown):
+    state, seen = shown.state(), record('objective')
+    rows = dict(tgsa=seen['images'], csa=seen['images'], mdr=seen['images'] / 2)
+    parts = {
+        name: state['weights'][name] * v[state['step'] - 1] for name, v in seen['terms'].items()
+    }
+    if state['reduction'] == 'sum':
+        parts = {name: part * rows.get(name, 1) for name, part in parts.items()}
+    total = sum(parts.values())
+    numbers = [float(text) for text in re.findall(r'([\d.]+)%', shown.words())]
+    assert numbers == pytest.approx([100 * part / total for part in parts.values()], abs=0.051)
+    assert f'total {total:.2f}:' in shown.words()
+
+
+def use_objective(shown, check):
+    shown.click('the paper')
+    assert shown.state()['reduction'] == 'sum'
+    check(shown)
+    shown.home.get_by_label('step', exact=False).press('ArrowLeft')
+    assert shown.state()['step'] == 29
+    check(shown)
+
+
 USES = {
     'tgsa': (check_tgsa, use_tgsa),
     'csa': (check_alignment, use_alignment),
     'mdr': (check_alignment, use_alignment),
     'scores': (check_scores, use_scores),
     'rerank': (check_rerank, use_rerank),
+    'reversal': (check_reversal, use_reversal),
+    'objective': (check_objective, use_objective),
 }
 
 
@@ -312,7 +362,7 @@ def test_an_explorer_answers_without_a_kernel(browser, pages, name):
     start = shown.state()
     check(shown)
 
-    shown.drag(1, 40, 30)
+    shown.drag(min(1, shown.home.get_by_role('slider').count() - 1), 40, 30)
     dragged = shown.state()
     assert dragged != start
     check(shown)
