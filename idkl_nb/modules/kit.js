@@ -19,7 +19,7 @@ const STYLE = `
 .idkl [role=slider] .ring { fill: transparent; stroke: none }
 .idkl [role=slider]:focus-visible .ring { stroke: currentColor; stroke-width: 2 }
 .idkl .controls { display: flex; flex-wrap: wrap; gap: 0.5rem 1.25rem; margin: 0.5rem 0 }
-.idkl .controls > * { align-items: center; border: 0; display: flex; gap: 0.5rem; margin: 0; padding: 0 }
+.idkl .controls > * { align-items: center; border: 0; display: flex; flex-wrap: wrap; gap: 0.5rem; margin: 0; min-width: 0; padding: 0 }
 .idkl legend { float: left; font: inherit; margin: 0 0.5rem 0 0; padding: 0; width: auto }
 .idkl fieldset label { display: flex; gap: 0.25rem }
 .idkl .controls button { background: none; border: 1px solid currentColor; border-radius: 4px; color: inherit; font: inherit; padding: 0.2rem 0.7rem }

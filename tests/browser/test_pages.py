@@ -338,7 +338,7 @@ def use_objective(shown, check):
     shown.click('the paper')
     assert shown.state()['reduction'] == 'sum'
     check(shown)
-    shown.home.get_by_label('step', exact=False).press('ArrowLeft')
+    shown.home.get_by_role('slider', name='step').press('ArrowLeft')
     assert shown.state()['step'] == 29
     check(shown)
 
