@@ -13,7 +13,7 @@ from pathlib import Path
 from .common import DataError
 from .findings import Finding, finding
 from .folders import MAX_FOLDERS, TOO_MANY, existing_folder, is_image
-from .layouts import DATASETS
+from .layouts import DATASET, DATASETS
 
 # %% ../nbs/workshop/check_folders.ipynb #039a5933
 def _dataset_of(folder: Path) -> str | None:  # key of `DATASETS`
@@ -29,7 +29,7 @@ def dataset_folder(
 ) -> tuple[Path, str]:  # the folder, key of `DATASETS`
     "Raises DataError when there is no dataset, and nothing else"
     try:
-        root = existing_folder(root, 'the root folder of SYSU-MM01, RegDB or LLCM')
+        root = existing_folder(root, DATASET)
         name = _dataset_of(root)
         if name:
             return root, name
@@ -42,7 +42,8 @@ def dataset_folder(
         f'Did you mean the folder {inner[0]} in it?' if inner else 'Is it one level too deep?'
     )
     raise DataError(
-        f'{root}: no folder of SYSU-MM01 (cam1), RegDB (Visible) or LLCM (vis) is here. {question}'
+        f'{root}: no folder of SYSU-MM01 (cam1), RegDB (Visible) or LLCM (vis) is here. '
+        f'{question} Pictures of your own need a table: see python -m idkl_nb.make_table'
     )
 
 # %% ../nbs/workshop/check_folders.ipynb #8854a6c8

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VISIBLE', 'INFRARED', 'MODALITIES', 'UNSAVEABLE', 'MAX_WORKERS', 'ABANDONED', 'DataError', 'printable', 'parse_json',
            'check_workers', 'typed', 'full_precision', 'check_types', 'is_open', 'open_unfinished', 'remove_abandoned',
-           'expand_paths', 'make_folder', 'naming', 'write_whole', 'write_bytes']
+           'expand_paths', 'make_folder', 'naming', 'write_whole', 'check_new_file', 'write_bytes']
 
 # %% ../nbs/workshop/common.ipynb #cdb1f6cc
 import contextlib
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 import typing
 from pathlib import Path
@@ -243,7 +244,7 @@ def naming(
     try:
         yield
     except OSError as error:
-        if error.errno and error.filename is None:
+        if error.errno and str(error.filename or '.unfinished').endswith('.unfinished'):
             error.filename = str(file)
         raise
 
@@ -276,6 +277,27 @@ def write_whole(
             unfinished.unlink(missing_ok=True)
             raise
     _sync_folder(file.parent)
+
+
+def check_new_file(
+    file,  # that a command will write when its work is done
+    option: str,  # of the command, that names it
+    suffixes: tuple[str, ...] = (),  # its name ends in one of these; none: in anything
+):
+    "Raise ValueError, FileNotFoundError or DataError before the work, not after it"
+    file = Path(file).expanduser()
+    if suffixes and file.suffix.lower() not in suffixes:
+        raise ValueError(f'{option} {file}: expected a name that ends in {" or ".join(suffixes)}')
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f'{option} {file}: {file.parent}: no such folder; make it first')
+
+    try:
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise DataError(
+            f"{option} {file}: nothing can be written into {file.parent} ({error.strerror}). "
+            'Name another folder'
+        ) from error
 
 
 def write_bytes(

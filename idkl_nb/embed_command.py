@@ -7,6 +7,7 @@ __all__ = ['images_below', 'Embed', 'embed_main']
 
 # %% ../nbs/workshop/embed_command.ipynb #f09ac55a
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,16 +16,16 @@ import torch
 from torch import nn
 
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError, check_workers
+from .common import MODALITIES, DataError, check_new_file, check_workers
 from .console import run_command
 from .devices import check_device
 from .feature_files import save_features
 from .features import embed
 from .folders import SUFFIXES, image_files
-from .pretrained import load
+from .pretrained import folder_of, load
 from .records import Records
 from .run_features import images_to_test
-from .run_folder import model_folder
+from .scoring import check_unseen
 
 # %% ../nbs/workshop/embed_command.ipynb #bdb45c52
 def images_below(
@@ -52,7 +53,7 @@ class Embed:
 
     images: Path  # a dataset, a table of one's own (.csv, .parquet), or any folder of images
     out: Path  # the file, .safetensors or .npz
-    run: Path | None = None  # folder of a run of idkl-train, model in it, or of idkl-publish
+    run: Path | None = None  # folder of a run of idkl-train or of idkl-publish, or IDKL or L_b
     released: Path | None = None  # or a checkpoint of the paper's released code
     modality: Literal['visible', 'infrared'] | None = None  # of images that are no dataset
     trial: int | None = None  # of RegDB, 1 to 10; None: the one that the run was trained on
@@ -71,12 +72,12 @@ class Embed:
             raise ValueError(
                 '--height and --width are for --released; a run knows its own, so leave them out'
             )
+        check_new_file(self.out, '--out', ('.safetensors', '.npz'))
         check_device(self.device)
         check_workers(self.workers)
 
-        model = None if self.run is None else model_folder(self.run)
-        records, about = self._test_images(model)
-        network, height, width = self._network(model)
+        network, height, width = self._network()
+        records, about = self._test_images(network)
         table = embed(
             network.to(self.device),
             records,
@@ -84,29 +85,34 @@ class Embed:
             width,
             self.flip,
             workers=self.workers,
-            feature='IDKL, shared' if model else 'released IDKL, shared',
+            feature='IDKL, shared' if self.run else 'released IDKL, shared',
             version=about.get('dataset', 'unnamed'),
             precision=self.precision,
         )
         save_features(dataclasses.replace(table, about=table.about | about), self.out)
         print(f'{len(table)} features of length {table.features.shape[1]} in {self.out}')
 
-    def _test_images(self, model: Path | None) -> tuple[Records, dict]:
+    def _test_images(self, network: nn.Module) -> tuple[Records, dict]:
         "The images to embed, and what the file says about them"
         if self.modality:
             if self.trial is not None:
                 raise ValueError('--trial is a choice of RegDB; leave it out with --modality')
             return images_below(self.images, MODALITIES.index(self.modality)), {}
 
-        return images_to_test(self.images, model, self.trial)
+        model = folder_of(self.run) if self.run else None
+        records, about = images_to_test(self.images, model, self.trial)
+        if self.run and model is None:  # a network of this package
+            seen = dict(trained_on=json.dumps(network.trained_on))
+            check_unseen(about | seen, records, 'Embed images of other people')
+        return records, about
 
-    def _network(self, model: Path | None) -> tuple[nn.Module, int, int]:
+    def _network(self) -> tuple[nn.Module, int, int]:
         "The network, and height and width of its images"
-        if model is None:
+        if self.run is None:
             network = load_released_checkpoint(self.released)
             return network, self.height or 384, self.width or 144
-        network = load(model)
-        return network.embedder, network.height, network.width
+        network = load(self.run)
+        return network, network.height, network.width
 
 
 def embed_main(

@@ -73,6 +73,11 @@ class Evaluate(EvaluateOptions):
             return None
 
         records = read_dataset(self.root, trial)
+        if is_table(self.root) and self.protocol != 'plain':
+            warnings.warn(
+                f'--root {self.root}: a table does not say whether its people are those of '
+                f'{self.dataset}. If they are not, choose --protocol plain'
+            )
         name = None if records.dataset else layout_name(records)
         if name not in (self.dataset, None) and self.protocol != 'plain':
             raise ValueError(

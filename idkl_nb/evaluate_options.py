@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from .apart import Others, check_others
+from .common import check_new_file
 from .features import FeatureTable
 from .protocols import SYSU, Protocol, RegDB
 from .regdb_trials import check_named_once, regdb_trials
@@ -121,6 +122,8 @@ class EvaluateOptions:
                 'the dataset with --root, or choose --draws seeded'
             )
         check_named_once(self.features)
+        if self.json is not None:
+            check_new_file(self.json, '--json')
 
     def rules(
         self,

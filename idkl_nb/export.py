@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .assembly import Embedder
 from .cards import TERMS, USE
-from .common import typed, write_bytes
+from .common import check_new_file, typed, write_bytes
 from .config import PRESETS, TrainConfig
 from .end_to_end import methods
 from .exported import Agreement, compare, run_onnx, run_openvino, run_torch
@@ -93,7 +93,7 @@ def about_file(
 
 # %% ../nbs/workshop/export.ipynb #a8fa124c
 OPSET = 18  # of ONNX: old enough for OpenVINO, onnxruntime and TensorRT of today
-NEEDS = "--format onnx needs {name}: pip install 'idkl_nb[export]'"
+NEEDS = "an ONNX file needs {name}: pip install 'idkl_nb[export]'"
 
 
 def need(*names: str):
@@ -169,9 +169,14 @@ def as_torch(
     program = torch.export.export(network, (example,), dynamic_shapes=batch_of_any_size())
     for node in program.graph.nodes:
         node.meta.pop('stack_trace', None)  # files and lines of the code
+
     opened = io.BytesIO()
     about = json.dumps(about_file(trained, precision))
-    torch.export.save(program, opened, extra_files={'about.json': about})
+    logging.disable(logging.WARNING)  # it says for each tensor that it is stored whole
+    try:
+        torch.export.save(program, opened, extra_files={'about.json': about})
+    finally:
+        logging.disable(logging.NOTSET)
     return opened.getvalue()
 
 # %% ../nbs/workshop/export.ipynb #165d8be2
@@ -196,8 +201,7 @@ def _check_wish(out: Path, format: Format, precision: Precision):
     "What can be said before the network is read"
     if out.suffix != SUFFIXES[format]:
         raise ValueError(f'--out {out}: a file of --format {format} ends in {SUFFIXES[format]}')
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f'--out {out}: no folder {out.parent}; make it first')
+    check_new_file(out, '--out')
     if format == 'torch' and precision == 'int8':
         raise ValueError('--precision int8 is a form of ONNX; choose --format onnx')
 

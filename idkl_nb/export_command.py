@@ -26,8 +26,12 @@ class Export:
     def execute(self):
         "Export and say how near it is. Raises ValueError, OSError, ImportError"
         agreements = export_run(self.run, self.out, self.format, self.precision)
+
         size = self.out.expanduser().stat().st_size
-        print(f'{size / 1e6:.1f} MB in {self.out}; takes images, uint8 RGB, any number at a time')
+        print(
+            f'{size / 1e6:.1f} MB in {self.out}; takes RGB images as uint8 of shape '
+            '(number, 3, height, width), any number at a time, in the size of the run'
+        )
         for program, near in agreements.items():
             print(
                 f'compared with PyTorch in {program}: largest difference {near.difference:.1e} '

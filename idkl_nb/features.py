@@ -186,6 +186,9 @@ def embed(
 
     about = dict(feature=feature, version=version)
     about |= dict(flip='on' if flip else 'off', size=f'{size[0]} x {size[1]}')
+    about |= dict(precision=precision)
+    if weights := getattr(embedder, 'fingerprint', None):
+        about['weights'] = weights
     seen = getattr(embedder, 'trained_on', None)
     if seen:
         about['trained_on'] = json.dumps(seen)

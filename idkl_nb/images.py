@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Shaped
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
@@ -110,9 +110,10 @@ def read_image(
             mode = image.mode
             low, high = image.getextrema()
     except Exception as error:  # decoders raise nearly anything for damaged files
+        reason = 'cannot identify it' if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f'{file}: this image is missing or damaged ({error}). Expected {", ".join(FORMATS)}. '
-            'Copy it anew from the dataset, convert it, or take it out of the lists'
+            f'{file}: this image is missing or damaged ({reason}). Expected {", ".join(FORMATS)}. '
+            'Copy it anew, convert it, or take it out of the folder or list'
         ) from error
     raise DataError(
         f'{file}: this image has more than 8 bits a pixel '

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SYSU_CAMERAS', 'TRIALS', 'SYSU_HELP', 'REGDB_NAMES', 'REGDB_HELP', 'LLCM_NAMES', 'LLCM_CAMERAS', 'LLCM_HELP',
-           'SPLITS', 'SPECTRA', 'TABLE_HELP', 'NUMBER', 'DATASETS', 'modality_of', 'Layout']
+           'SPLITS', 'DATASET', 'SPECTRA', 'TABLE_HELP', 'NUMBER', 'DATASETS', 'modality_of', 'Layout']
 
 # %% ../nbs/workshop/layouts.ipynb #34449061
 import re
@@ -41,6 +41,10 @@ LLCM_HELP = (
 
 # %% ../nbs/workshop/layouts.ipynb #0303d44b
 SPLITS = ('train', 'val', 'test')
+DATASET = (
+    'the root folder of SYSU-MM01, RegDB or LLCM, or a table (.csv, .parquet), which '
+    'python -m idkl_nb.make_table writes of your own pictures'
+)
 SPECTRA = {  # words for a modality, in the order of the modalities' numbers
     'visible': ('visible', 'vis', 'rgb', 'color', 'colour'),
     'infrared': ('infrared', 'ir', 'nir', 'thermal', 'tir', 'lwir', 'fir'),

@@ -59,10 +59,10 @@ def meanings_of(
 ) -> dict[str, str]:  # word in lower case: one of `MEANINGS`
     "Raises ValueError for anything else"
     pairs = [text.rpartition('=') for text in words]
-    for word, _, meaning in pairs:
+    for text, (word, _, meaning) in zip(words, pairs):
         if not word or meaning not in MEANINGS:
             raise ValueError(
-                f'--words {word}={meaning}: expected WORD=MEANING, for example NI=infrared; '
+                f'--words {text!r}: expected WORD=MEANING, for example NI=infrared; '
                 f'the meanings are {", ".join(MEANINGS)}'
             )
     return {word.lower(): meaning for word, _, meaning in pairs}
@@ -84,7 +84,7 @@ def _meant(
         if meant[name] not in (*usual, 'skip'):
             raise DataError(
                 f'{name} {fields[name]!r} occurs; say what it means, for example '
-                f'--words {fields[name]}={usual[-1]}, or {fields[name]}=skip to leave it out'
+                f"--words '{fields[name]}={usual[-1]}', or '{fields[name]}=skip' to leave it out"
             )
     return meant
 
@@ -132,10 +132,8 @@ def _fields_of(
     matches = {path: regex.fullmatch(path) for path in paths}
     others = [path for path, match in matches.items() if not match]
     if len(others) == len(paths):
-        example = f', such as {others[0]}' if others else ''
-        raise DataError(
-            f'{folder}: none of its {len(paths):,} images{example}, fits --pattern {pattern}'
-        )
+        example = f'such as {others[0]}, fits --pattern {pattern}' if others else 'is there'
+        raise DataError(f'{folder}: none of its {len(paths):,} images, {example}')
     if others:
         warnings.warn(
             f'{folder}: {len(others):,} images do not fit --pattern {pattern} and are left out, '

@@ -7,6 +7,8 @@ __all__ = ['FILES', 'Pretrained', 'public_settings', 'save_pretrained', 'fetch',
 
 # %% ../nbs/workshop/pretrained.ipynb #91546410
 import dataclasses
+import functools
+import hashlib
 import json
 import re
 from importlib.metadata import version
@@ -44,6 +46,14 @@ class Pretrained(nn.Module):
         self.trained_on = trained_on
         self.height, self.width = config.height, config.width
         self.eval()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        "Tells these weights from others, wherever they lie"
+        digest = hashlib.sha256()
+        for name, value in self.embedder.state_dict().items():
+            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def forward(
         self,
@@ -110,11 +120,14 @@ def fetch(
 def folder_of(
     source,  # see `load`
     revision: str | None = None,
-) -> Path:  # with config.json
+) -> Path | None:  # with config.json; None: a network of this package
     "Where a network lies on this machine. Raises FileNotFoundError, ImportError"
     path = Path(source).expanduser()
     if path.is_dir():
         return model_folder(path)
+    if str(source) in TRAINED:
+        return None
+
     if re.fullmatch(r'[\w.-]+/[\w.-]+', str(source)) and not path.parent.is_dir():
         folder = fetch(str(source), revision)
         return model_folder(folder)
@@ -162,10 +175,10 @@ def load(
 
     Nothing in its files is executed. Only a name that is no folder asks the network. Raises
     FileNotFoundError, ImportError, CheckpointError."""
-    if str(source) in TRAINED and not Path(source).is_dir():
+    folder = folder_of(source, revision)
+    if folder is None:
         return packaged(str(source))
 
-    folder = folder_of(source, revision)
     description = RunDescription.read(folder)
     if (folder / FILES[0]).is_file():
         embedder = read_embedder(folder / FILES[0], description.config)

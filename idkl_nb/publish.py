@@ -134,7 +134,7 @@ def upload(
             allow_patterns=[*FILES, 'README.md'],
             commit_message='Publish by idkl-publish',
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of the connection, the Hub or the account: many kinds
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise OSError(
             f'--upload {repository}: the Hub did not take it ({first:.200}). The folder is whole: '

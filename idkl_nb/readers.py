@@ -22,6 +22,7 @@ from idkl_nb.folders import (
     warn_unused,
 )
 from idkl_nb.layouts import (
+    DATASET,
     LLCM_HELP,
     LLCM_NAMES,
     NUMBER,
@@ -277,7 +278,7 @@ def read_dataset(
     if is_table(root):
         return read_table(root)
 
-    root = existing_folder(root, 'the root folder of SYSU-MM01, RegDB or LLCM')
+    root = existing_folder(root, DATASET)
     if (root / 'cam1').is_dir():
         return read_sysu(root)
     if (root / 'Visible').is_dir():
@@ -286,5 +287,6 @@ def read_dataset(
         return read_llcm(root)
     raise DataError(
         f'{root}: neither cam1 (SYSU-MM01) nor Visible (RegDB) nor vis (LLCM) is in this folder. '
-        'Is it one level too high or too deep? A dataset of your own needs a table (.csv)'
+        'Is it one level too high or too deep? Of pictures of your own, '
+        'python -m idkl_nb.make_table writes a table that can be named here'
     )

@@ -4,14 +4,18 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'PLACES', 'PAIRED', 'PEOPLE', 'PICTURES', 'Shown', 'percent', 'shown_lists', 'normalised_images',
-           'shown_heat', 'shown_cmc', 'some_images', 'shown_distances', 'some_people', 'shown_map', 'all_shown']
+           'shown_heat', 'shown_cmc', 'some_images', 'shown_distances', 'some_people', 'shown_map', 'shown_losses',
+           'all_shown']
 
 # %% ../nbs/workshop/report_figures.ipynb #39bc9b63
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from tqdm import tqdm
 
 from .batches import eval_loader
 from .common import MODALITIES
@@ -210,6 +214,15 @@ def shown_map(
     return Shown('map', 'Map of the features', figure, alt, caption)
 
 # %% ../nbs/workshop/report_figures.ipynb #8c0644c8
+def shown_losses(
+    log: pd.DataFrame,  # of the training
+) -> Shown:
+    "The terms of the loss"
+    alt = 'Moving means of the terms of the loss against the step.'
+    caption = 'Each term while the network was trained. A panel a group of terms.'
+    return Shown('losses', 'Losses of the training', loss_curves(log), alt, caption)
+
+
 def all_shown(
     evaluated: Evaluated,
 ) -> tuple[list[Shown], list[str]]:  # pictures, and a sentence for each that is left out
@@ -219,25 +232,21 @@ def all_shown(
     groups = chosen_queries(searched.ap, searched.query.identity)
     groups = {group: rows for group, rows in groups.items() if len(rows)}
 
-    shown, missing = [], []
+    draw, missing = [], []
     if evaluated.has_images():
-        shown += [shown_lists(searched, group, rows) for group, rows in groups.items()]
+        draw += [partial(shown_lists, searched, group, rows) for group, rows in groups.items()]
     else:
         missing.append(
             'Ranked lists and heat maps show images. Name the folder of the dataset with --root.'
         )
-    shown.append(shown_cmc(searched, evaluated.scores))
-    shown.append(shown_distances(table, evaluated.protocol))
+    draw.append(partial(shown_cmc, searched, evaluated.scores))
+    draw.append(partial(shown_distances, table, evaluated.protocol))
     if evaluated.has_images() and evaluated.model is not None:
         rows = np.concatenate([rows[:2] for rows in groups.values()])
-        shown.append(shown_heat(searched, rows, evaluated))
+        draw.append(partial(shown_heat, searched, rows, evaluated))
     elif evaluated.has_images():
         missing.append('Heat maps need the network. Name its run with --run.')
-    shown.append(shown_map(table))
-
+    draw.append(partial(shown_map, table))
     if evaluated.log is not None:
-        alt = 'Moving means of the terms of the loss against the step.'
-        caption = 'Each term while the network was trained. A panel a group of terms.'
-        figure = loss_curves(evaluated.log)
-        shown.append(Shown('losses', 'Losses of the training', figure, alt, caption))
-    return shown, missing
+        draw.append(partial(shown_losses, evaluated.log))
+    return [part() for part in tqdm(draw, desc='drawing', unit='picture')], missing

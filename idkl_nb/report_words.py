@@ -65,6 +65,7 @@ def make_report(
     "Draw and write. Raises ImportError without the packages for it, ValueError, OSError"
     check_drawing()
     import_module('idkl_nb.report').write_report(folder, evaluated)  # here: it needs an extra
+    print(f'report.html and figures/ are in {folder}')
 
 
 def of_training(

@@ -17,9 +17,10 @@ import torch
 from .cards import about_features, dataset_words, trained_on
 from .devices import check_device
 from .features import FeatureTable, embed
+from .pretrained import load
 from .readers import read_dataset
 from .records import Records
-from .run_folder import RunDescription, load, model_folder
+from .run_folder import RunDescription, model_folder
 from .runs import dataset_name
 from .scoring import check_unseen
 
@@ -79,17 +80,15 @@ def features_of_run(
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     check_device(device)
     folder = model_folder(run)
-    network, config = load(folder)
+    network = load(folder)
     records, about = images_to_test(root, folder, trial)
     if rehearse is not None:
         noise = torch.randn(len(records), 4, generator=torch.Generator().manual_seed(0))
         rehearse(FeatureTable(noise, records, about))
 
     table = embed(
-        network.embedder().to(device),
+        network.to(device),
         records,
-        config.height,
-        config.width,
         feature='IDKL, shared',
         version=Path(root).name,
         progress=progress,

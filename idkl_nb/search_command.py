@@ -13,15 +13,15 @@ from typing import Literal
 import torch
 
 from .cards import STATEMENT
-from .common import MODALITIES, DataError
+from .common import MODALITIES, DataError, check_new_file
 from .console import run_command
 from .devices import check_device
 from .feature_files import READERS, load_features
 from .features import FeatureTable
-from .kept_features import KeptFeatures, RunEmbedder, kept_file, kept_index
+from .kept_features import KeptFeatures, KnownEmbedder, kept_file, kept_index
+from .pretrained import folder_of, load
 from .ranked_lists import Hit, RankedQuery, Sheet
 from .records import Records
-from .run_folder import model_folder
 from .search import Found, exact_search, index_search, pairs_of, percent, recall, threshold
 from idkl_nb.search_inputs import (
     HELD_OUT,
@@ -49,7 +49,7 @@ def count(
 class Search:
     "Rank a gallery of pictures by how much they look like one's own to a network"
 
-    run: Path  # folder of a run of idkl-train, or model in it
+    run: Path  # folder of a run of idkl-train or of idkl-publish, or IDKL or L_b
     query: Path  # an image, or a folder of images
     gallery: Path  # a folder of images, or a file of features of this run
     out: Path = Path('sheet.html')  # the page; a picture and a table get its name
@@ -83,10 +83,7 @@ class Search:
         if self.threshold is not None and not 0 <= self.threshold <= 2:
             raise ValueError(f'--threshold {self.threshold}: a cosine distance is from 0 to 2')
 
-        if self.out.suffix != '.html':
-            raise ValueError(f'--out {self.out}: expected a name that ends in .html')
-        if not self.out.expanduser().parent.is_dir():
-            raise FileNotFoundError(f'--out {self.out}: no such folder; make it first')
+        check_new_file(self.out, '--out', ('.html',))
         is_features = self.gallery.suffix in READERS
         if self.gallery_root is not None and not is_features:
             raise ValueError(
@@ -97,17 +94,17 @@ class Search:
     def execute(self):
         "Search, write the sheet and say what was found. Raises ValueError, OSError"
         self.check()
-        model = model_folder(self.run)
+        trained, model = load(self.run), folder_of(self.run)
         query, query_side = pictures(self.query, self.query_modality)
         gallery, gallery_side = self._gallery()
         options = dict(flip=self.flip, precision=self.precision, workers=self.workers)
-        embedder = RunEmbedder(model, self.device, **options)
+        embedder = KnownEmbedder(trained, self.device, **options)
 
         # all that goes through the network; the largest part comes last
         query = KeptFeatures(embedder, None).of(query, 'query')
         sides = query_side, gallery_side
         limit, meaning = self._threshold(model, embedder, sides, len(gallery))
-        gallery = self._gallery_features(model, embedder, gallery, query.features.shape[1])
+        gallery = self._gallery_features(model, embedder, gallery)
         found, search = self._found(model, query, gallery)
 
         facts = dict(
@@ -120,6 +117,8 @@ class Search:
         for name, words in facts.items():
             print(f'{name}: {words}')
         lists = self._lists(query, gallery, found, limit)
+        if not any(hit.file for query in lists for hit in query.hits):
+            print('no picture of the gallery is shown: name its folder with --gallery-root')
         files = write_sheet(Sheet(lists, facts, self.shown), self.out.expanduser())
         print(f'the lists are in {", ".join(map(str, files))}')
 
@@ -132,25 +131,22 @@ class Search:
         return table, self.gallery_modality or (sides.pop() if len(sides) == 1 else None)
 
     def _gallery_features(
-        self, model: Path, embedder: RunEmbedder, gallery: Records | FeatureTable, length: int
+        self, model: Path | None, embedder: KnownEmbedder, gallery: Records | FeatureTable
     ) -> FeatureTable:
         "Those of the images, or of the file. Raises DataError for another network's"
         if isinstance(gallery, Records):
-            file = kept_file(model, gallery.root) if self.keep else None
+            file = self._kept(model, gallery.root)
             return KeptFeatures(embedder, file).of(gallery, 'gallery')
 
-        ours = embedder.words['weights']
-        theirs = gallery.about.get('weights', ours)
-        if (theirs, gallery.features.shape[1]) != (ours, length):
-            raise DataError(
-                f'{self.gallery}: features of another network (length '
-                f'{gallery.features.shape[1]}, weights {theirs}); those of this run have length '
-                f'{length} and weights {ours}. Make them anew with idkl-embed --run {self.run}'
-            )
+        embedder.check(self.gallery, gallery)
         return gallery
 
+    def _kept(self, model: Path | None, place: Path) -> Path | None:
+        "Where features are kept; None: nowhere"
+        return kept_file(model, place) if self.keep and model else None
+
     def _threshold(
-        self, model: Path, embedder: RunEmbedder, sides: tuple, images: int
+        self, model: Path | None, embedder: KnownEmbedder, sides: tuple, images: int
     ) -> tuple[float | None, str]:
         "The distance, if there is one, and what it means. Raises DataError, ValueError"
         try:
@@ -167,32 +163,39 @@ class Search:
         limit = threshold(pairs, self.same, self.threshold)
         return limit.distance, f'{limit} {limit.expected(images)}'
 
-    def _people(self, model: Path, embedder: RunEmbedder) -> FeatureTable:
+    def _people(self, model: Path | None, embedder: KnownEmbedder) -> FeatureTable:
         "Features of people that the network has not seen. Raises DataError"
         place = self.validation
         if place is not None and place.suffix in READERS:
-            return known_features(model, place)
-        if place is None:
+            table = known_features(model, place, embedder.network.trained_on)
+            embedder.check(place, table)
+            return table
+        if place is None and model is not None:
             own = [folder / 'data' for folder in (model.parent, model)]
             place = next((folder for folder in own if folder.is_dir()), None)
+
         if place is None:
             raise DataError('its dataset does not lie in the run')
-        people = validation_people(model, place)
-        file = kept_file(model, place / 'val') if self.keep else None
+        people = validation_people(model, place, embedder.network.trained_on)
+        file = self._kept(model, place / 'val')
         return KeptFeatures(embedder, file).of(people, 'validation')
 
-    def _found(self, model: Path, query: FeatureTable, gallery: FeatureTable) -> tuple[Found, str]:
+    def _found(
+        self, model: Path | None, query: FeatureTable, gallery: FeatureTable
+    ) -> tuple[Found, str]:
         "The nearest, and a word on how they were found"
         own = own_rows(query.records, gallery.records)
         inside = (own >= 0).sum()
-        words = f'; {inside:,} queries lie in the gallery, and not in their lists' if inside else ''
+        words = (
+            f'; queries that lie in the gallery: {inside:,}, not in their lists' if inside else ''
+        )
         own = own if inside else None
         if self.index == 'exact':
             exact = exact_search(query.features, gallery.features, self.top, own)
             return exact, f'every image was compared, by cosine distance{words}'
 
         place = self.gallery if self.gallery.suffix in READERS else gallery.records.root
-        file = kept_file(model, place) if self.keep else None
+        file = self._kept(model, place)
         index = kept_index(gallery, file, self.index, self.nprobe, self.ef)
         found = index_search(index, query.features, self.top, own)
         first = slice(0, CHECKED)

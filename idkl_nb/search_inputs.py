@@ -50,8 +50,9 @@ def pictures(
     if is_file(place):
         if not is_image(place.name):
             raise DataError(
-                f'{place}: not an image. Expected a folder, or a file that ends in '
-                f'{", ".join(SUFFIXES)}'
+                f'{place}: not an image. Expected a folder of images, or an image that ends in '
+                f'{", ".join(SUFFIXES)}; as a gallery also features of idkl-embed, '
+                f'{" or ".join(READERS)}'
             )
         records = Records.from_rows(place.parent, [(place.name, 0, 0, 0, 'test')])
     else:
@@ -97,25 +98,25 @@ def shown_images(
 
 # %% ../nbs/workshop/search_inputs.ipynb #ba765a07
 HELD_OUT = (
-    'Name people that it was not trained on with --validation, such as those of its test: '
-    'features.safetensors in the folder of the run'
+    'Name people that it was not trained on with --validation: a dataset with a split val, or '
+    'features of others, such as features.safetensors in the folder of the run'
 )
 
 
 def validation_people(
-    model: Path,  # folder of a run
+    model: Path | None,  # folder of a run; None: a network of this package
     root: Path,  # of a dataset
+    known: dict,  # whom the network was trained on, see `Pretrained`
 ) -> Records:
     "People of split val that the network has not seen. Raises DataError when there are none"
-    begun = RunDescription.read(model)
-    trial = int((begun.dataset or {}).get('trial', 1))
+    trial = int(known.get('trial', 1))
     dataset = read_dataset(root, trial)
     people = dataset.where(split='val')
 
-    trained = trained_on(model, dataset)
+    trained = known or trained_on(model, dataset)
     about = about_features(dataset_words(dataset, trial), trained)
     # where the run doesn't say its dataset, equal numbers count as equal people
-    seen = seen_in_training(about, people) if trained else begun.identities
+    seen = RunDescription.read(model).identities if not trained else seen_in_training(about, people)
     unseen = np.setdiff1d(people.identity, seen)
 
     if not len(people) or not len(unseen):
@@ -127,17 +128,17 @@ def validation_people(
 
 
 def known_features(
-    model: Path,  # folder of a run
+    model: Path | None,  # folder of a run; None: a network of this package
     file: Path,  # of features
+    known: dict,  # whom the network was trained on, see `Pretrained`
 ) -> FeatureTable:  # validation people where there are such, else test people
     "Features of people that the network has not seen. Raises DataError"
     table = load_features(file)
     split = 'val' if (table.records.split == 'val').any() else 'test'
     table = table.where(split=split)
-    begun = RunDescription.read(model)
-    if not begun.dataset:
+    if known:
+        about = table.about | dict(trained_on=json.dumps(known))
+        check_unseen(about, table.records, HELD_OUT)
+    else:
         warn_of_strangers(model, table.records)
-        return table
-    seen = json.dumps(begun.dataset | dict(identities=begun.identities))
-    check_unseen(table.about | dict(trained_on=seen), table.records, HELD_OUT)
     return table

@@ -200,7 +200,10 @@ def test_openvino_takes_the_file(trained, contents):
 
 REFUSED = {
     'another suffix': (['--out', 'x.pt2'], 'a file of --format onnx ends in .onnx'),
-    'no folder': (['--out', 'none/x.onnx'], r'--out none/x.onnx: no folder none; make it first'),
+    'no folder': (
+        ['--out', 'none/x.onnx'],
+        r'--out none/x.onnx: none: no such folder; make it first',
+    ),
     'no run': (['--run', 'none', '--out', 'x.onnx'], r'none: no such folder.*L_b, IDKL'),
     'int8 of torch': (
         ['--out', 'x.pt2', '--format', 'torch', '--precision', 'int8'],

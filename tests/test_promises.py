@@ -33,18 +33,20 @@ from idkl_nb.checkpoints import (
 from idkl_nb.common import INFRARED, DataError, write_bytes
 from idkl_nb.config import TrainConfig
 from idkl_nb.console import messages
-from idkl_nb.embed_command import images_below
+from idkl_nb.embed_command import embed_main, images_below
 from idkl_nb.evaluate import evaluate_main
+from idkl_nb.export_command import export_main
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.folders import image_files
 from idkl_nb.images import read_image
 from idkl_nb.loggers import ToTensorBoard
 from idkl_nb.precision import Precision
-from idkl_nb.readers import read_sysu
+from idkl_nb.readers import read_dataset, read_sysu
 from idkl_nb.records import Records
 from idkl_nb.run_folder import RunDescription, load
 from idkl_nb.runs import Experiment, data
+from idkl_nb.search_command import search_main
 from idkl_nb.train_command import train_main
 from idkl_nb.training_log import read_log
 from idkl_nb.world import World
@@ -498,3 +500,41 @@ def test_workflows_run_what_was_looked_at(file):
     for line in re.findall(r'pip install .*', text):
         assert '-c constraints.txt' in line
     assert text.count('actions/checkout@') == text.count('persist-credentials: false')
+
+
+# ------------------------------------------------------------------ before the work, not after it
+
+
+@pytest.mark.skipif(not Path('/proc').is_dir(), reason='a folder in which nobody can write')
+@pytest.mark.parametrize(
+    'main, words',
+    [
+        (embed_main, '--run IDKL --images {0} --modality visible --out /proc/x.npz'),
+        (search_main, '--run IDKL --query {0} --gallery {0} --out /proc/x.html'),
+        (export_main, '--run IDKL --out /proc/x.onnx'),
+        (evaluate_main, '--features {0}/f.npz --protocol llcm --json /proc/x.json'),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_the_work(main, words, tmp_path):
+    done = command(main, *words.format(tmp_path).split())
+    assert done.code == 2 and 'nothing can be written into /proc (' in done.err
+    assert '.unfinished' not in done.err and len(done.err.splitlines()) == 1
+
+
+def test_an_ending_that_nobody_writes_is_said_before_the_work(tmp_path):
+    words = f'--run IDKL --images {tmp_path} --modality visible --out {tmp_path}/x.txt'
+    done = command(embed_main, *words.split())
+    assert done.code == 2 and 'x.txt: expected a name that ends in .safetensors or .npz' in done.err
+
+
+def test_a_table_and_the_protocol_of_a_dataset(tmp_path):
+    Image.new('RGB', (8, 16)).save(tmp_path / 'a.png')
+    rows = 'path,identity,camera,modality,split\na.png,1,1,visible,test\na.png,1,2,infrared,test\n'
+    (tmp_path / 'table.csv').write_text(rows.replace('a.png,1,2', 'b.png,1,2'))
+    Image.new('RGB', (8, 16)).save(tmp_path / 'b.png')
+    records = read_dataset(tmp_path / 'table.csv')
+    save_features(FeatureTable(torch.eye(2), records, {}), tmp_path / 'f.npz')
+    words = f'--features {tmp_path}/f.npz --root {tmp_path}/table.csv --protocol'
+    said = 'If they are not, choose --protocol plain'
+    assert said in command(evaluate_main, *words.split(), 'llcm').err
+    assert said not in command(evaluate_main, *words.split(), 'plain').err

@@ -18,7 +18,7 @@ import torch
 from commands import command as command_of
 from PIL import Image
 
-from idkl_nb import kept_features, search
+from idkl_nb import kept_features, pretrained, search
 from idkl_nb.cards import STATEMENT, dataset_words
 from idkl_nb.common import DataError
 from idkl_nb.distances import Distances
@@ -423,7 +423,7 @@ def test_the_second_search_reads_what_was_kept(bench, monkeypatch):
     assert searched(bench, *words).code == 0
     done = searched(bench, *words)
     assert 'features of 10 images were kept, 0 images are new or changed' in done.out
-    assert '1 queries lie in the gallery' in done.out
+    assert 'queries that lie in the gallery: 1, not in their lists' in done.out
     rows = rows_of(bench)
     assert len(rows) == 9 and str(bench.rgb / '0.jpg') not in {row['gallery'] for row in rows}
     assert {row['query'] for row in rows} == {str(bench.rgb / '0.jpg')}
@@ -469,7 +469,30 @@ def test_features_as_a_gallery(bench, tmp_path):
     assert 'pairs of 2 people' in done.out
     save_features(FeatureTable(features.features, records, dict(weights='0')), tmp_path / 'g.npz')
     done = searched(bench, *words)
-    assert done.code == 2 and re.search(r'another network \(length \d+, weights 0\)', done.err)
+    assert done.code == 2 and re.search(r'\(weights 0 in the file, \w{16} here\)', done.err)
+    save_features(FeatureTable(torch.rand(len(records), 4), records, {}), tmp_path / 'g.npz')
+    assert re.search(r'\(length 4 in the file, \d+ here\)', searched(bench, *words).err)
+
+
+def test_features_with_and_without_mirror_image_are_not_compared(bench, tmp_path):
+    records = bench.records.where(split='test', modality=0)
+    features = embed(pretrained.load(bench.run / 'model'), records, progress=False)
+    save_features(features, tmp_path / 'g.npz')
+    words = ('--query', bench.nir, '--gallery', tmp_path / 'g.npz')
+    assert searched(bench, *words).code == 0
+    done = searched(bench, *words, '--flip')
+    assert done.code == 2 and '(flip off in the file, on here)' in done.err
+    words = ('--query', bench.nir, '--gallery', bench.rgb, '--validation', tmp_path / 'g.npz')
+    done = searched(bench, *words, '--flip')
+    assert done.code == 2 and '(flip off in the file, on here)' in done.err
+
+
+def test_a_network_of_the_package_searches(bench, tmp_path):
+    words = words_of(bench, 'IDKL', tmp_path / 's.html')
+    done = command(*words)
+    assert done.code == 0 and len(rows_of(SimpleNamespace(folder=tmp_path))) == 30, done.err
+    done = command(*words, '--validation', bench.run / 'data')  # people 1 to 210 of world 7
+    assert done.code in (0, 2)
 
 
 def words_of(bench, run, out):
@@ -498,7 +521,7 @@ def test_people_whom_the_run_has_seen_set_no_threshold(bench, tmp_path):
         about |= dict(dataset=dataset, identities=seen + about['identities'][len(seen) :])
         (run / 'config.json').write_text(json.dumps(about))
         with pytest.raises(DataError, match='but the network was trained on them'):
-            validation_people(run, bench.run / 'data')
+            validation_people(run, bench.run / 'data', pretrained.load(run).trained_on)
 
     # a file of features of people who were trained on
     about |= dict(dataset=dict(dataset_words(bench.records)))

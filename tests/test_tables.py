@@ -158,7 +158,7 @@ def test_patterns_and_words(tmp_path):
     folder = draw(tmp_path / 'p', people=3)
     (folder / 'infrared').rename(folder / 'TI')
     done = command(make_table_main, folder, '--pattern', PATTERN)
-    refused(done, "modality 'TI' occurs.*--words TI=infrared")
+    refused(done, "modality 'TI' occurs.*--words 'TI=infrared'")
     assert not (folder / 'table.csv').exists()
     done = command(make_table_main, folder, '--pattern', PATTERN, '--words', 'TI=warm')
     refused(done, 'the meanings are visible')
