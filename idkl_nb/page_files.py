@@ -131,6 +131,7 @@ def graph_of(
             optimize=False,  # which would change the weights
             verbose=False,
         )
+
     forget_places(program.model_proto.graph)
     return program.model_proto
 
@@ -190,6 +191,7 @@ def about() -> dict:
     embedders = {method: load(method).embedder for method in METHODS}
     with torch.no_grad():
         _, maps = FeaturesAndMaps(embedders[METHODS[0]])(gallery().images[:1])
+
     return dict(
         height=SIZE[0],
         width=SIZE[1],

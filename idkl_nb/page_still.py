@@ -50,7 +50,7 @@ def ranked(
 # %% ../nbs/workshop/page_still.ipynb #c05fe572
 PLACES = 8  # of each list
 BLUE, ORANGE = '#2f86c1', '#d0730a'  # as in `modules/kit.js`
-WIDE, HIGH, STEP, LINE = 48, 96, 60, 150  # pixels: a picture, from one to the next, a list
+WIDE, HIGH, STEP, LINE = 48, 96, 60, 170  # pixels: a picture, from one to the next, a list
 
 
 def _strip(images: UInt8[Tensor, 'N 3 H W']) -> str:
@@ -101,7 +101,7 @@ def still(
 
     strip = f'width="{count * SIZE[1]}" height="{SIZE[0]}" href="{_strip(torch.cat(images))}"'
     drawn = [f'<defs><image id="strip" {strip}/></defs>']
-    drawn.append(_picture(0, 10, 30, [f'person {shown.people[person]}', 'infrared']))
+    drawn.append(_picture(0, 16, 30, [f'person {shown.people[person]}', 'infrared']))
     drawn += [_list(method, row, person) for row, method in enumerate(METHODS)]
     width, height = 110 + STEP * PLACES, LINE * len(METHODS)
     return (

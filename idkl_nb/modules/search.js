@@ -22,7 +22,10 @@ const LOOK = `
 .idkl .lists .wrong > span { border: 3px dashed ${ORANGE} }
 .idkl .lists canvas { display: block; height: 96px; width: 48px }
 .idkl .lists canvas.heat { inset: 0; opacity: 0; position: absolute }
-.idkl .lists li:hover .heat, .idkl .hot .heat { opacity: 1 }
+.idkl .lists li:hover canvas.heat, .idkl .lists.hot canvas.heat { opacity: 1 }
+.idkl .controls label { flex-wrap: wrap }
+.idkl .controls [type=file] { font: inherit; max-width: 100% }
+.idkl .search-words { margin-top: 0.5rem }
 .idkl .controls progress { flex: 1; max-width: 20rem }
 .idkl.over { outline: 2px dashed currentColor; outline-offset: 6px }`
 
@@ -125,7 +128,7 @@ async function embed({ run }, images) {
 
 // The gallery by the distance to a query, nearest first
 const rank = (query, gallery) => gallery
-    .map((found, n) => ({ n, distance: 1 - dot(query.feature, found.feature) }))
+    .map((found, n) => ({ n, distance: Math.max(0, 1 - dot(query.feature, found.feature)) }))
     .sort((a, b) => a.distance - b.distance)
 
 // Grad-CAM of the cosine: the places of a picture that make it like the query, at least 0. The
@@ -286,7 +289,7 @@ function render({ model, el }) {
     const still = document.querySelector('[data-explorer="search"] > img')
     el.innerHTML = `<div class="idkl"><style>${STYLE}${LOOK}</style><div class="controls">` +
         `<button type="button">load the search${model.send ? '' : ` (${model.get('state').megabytes} MB)`}</button></div>` +
-        '<div class="lists"></div><output aria-live="polite"></output></div>'
+        '<div class="lists"></div><output class="search-words" aria-live="polite"></output></div>'
     const box = el.firstChild, lists = el.querySelector('.lists')
     const controls = el.querySelector('.controls'), button = controls.firstChild
     if (still && !model.send) lists.append(still)
@@ -337,8 +340,8 @@ function render({ model, el }) {
     function begin() {
         const dial = control({ choose: 'dial', label: 'dial', options: opened.about.dials }, now, act)
         const choice = people(opened, person => act({ ...now(), person }))
-        follow = [dial[1], choice[1]]
         const file = ownPicture(box, opened.about, image => act({ ...now() }, image), say)
+        follow = [dial[1], choice[1], (_, own) => { if (!own) file.lastChild.value = '' }]
         const focused = controls.contains(document.activeElement)
         controls.replaceChildren(dial[0], file, hotButton(lists))
         box.insertBefore(choice[0], controls)

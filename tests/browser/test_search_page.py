@@ -253,7 +253,7 @@ def test_the_search_answers_as_the_package_does(opened, screenshots):
 
 
 def test_a_picture_of_ones_own_is_searched_for(opened, screenshots):
-    "A picture of the gallery as a file: nearest is that picture; nothing is marked as right or wrong"
+    "A picture of the gallery, as a file: nearest is itself, and nothing is marked right or wrong"
     shown, _ = opened
     image = gallery().images[8:9]
     file = io.BytesIO()
