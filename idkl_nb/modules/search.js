@@ -23,7 +23,6 @@ const LOOK = `
 .idkl .lists canvas { display: block; height: 96px; width: 48px }
 .idkl .lists canvas.heat { inset: 0; opacity: 0; position: absolute }
 .idkl .lists li:hover canvas.heat, .idkl .lists.hot canvas.heat { opacity: 1 }
-.idkl .controls label { flex-wrap: wrap }
 .idkl .controls [type=file] { font: inherit; max-width: 100% }
 .idkl .search-words { margin-top: 0.5rem }
 .idkl .controls progress { flex: 1; max-width: 20rem }
