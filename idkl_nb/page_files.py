@@ -132,8 +132,9 @@ def graph_of(
             verbose=False,
         )
 
-    forget_places(program.model_proto.graph)
-    return program.model_proto
+    model = program.model_proto
+    forget_places(model.graph)
+    return model
 
 
 def with_weights(

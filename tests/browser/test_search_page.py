@@ -323,3 +323,9 @@ def test_the_button_says_how_large_it_is(files):
     names = [name for name in os.listdir(files) if not name.endswith('.txt')]
     size = sum((files / name).stat().st_size for name in names)
     assert START['megabytes'] - 1 < size / 1e6 <= START['megabytes']
+
+
+def test_a_network_says_nothing_of_the_machine_that_made_it(files):
+    for method in METHODS:
+        content = (files / f'{method}.onnx').read_bytes()
+        assert b'FeaturesAndMaps' not in content and str(root).encode() not in content
