@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -436,6 +437,23 @@ def stand_in(folder, project=root):
     return site.out, names, broken
 
 
+def add_search(
+    site,  # folder of the pages
+):
+    "The files of the search, beside its page; without a network that page has a picture alone"
+    from idkl_nb.page_explorers import STARTS
+    from idkl_nb.page_files import write_page_files
+
+    folder = site / STARTS['search'].state['folder']
+    add_runtime = runpy.run_path(str(Path(__file__).with_name('runtime.py')))['add_runtime']
+    try:
+        add_runtime(folder)
+        write_page_files(folder)
+    except (OSError, ImportError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f'The search in the page is left out, and its button says so: {error}')
+
+
 def address(project=root):
     "Where the site will be"
     import yaml
@@ -456,6 +474,7 @@ def main():
             found += [f'smalldocs: {warning}' for warning in warnings]
             if given.stand_in:
                 shutil.copytree(site, given.stand_in, dirs_exist_ok=True)
+                add_search(given.stand_in)
         print('\n'.join(found) or 'no fault found')
         sys.exit(bool(found))
     if not shutil.which('quarto'):
@@ -465,6 +484,7 @@ def main():
     subprocess.run(['quarto', 'render', '--no-cache'], cwd=root / '_proc', check=True)
     shutil.rmtree(root / '_docs', ignore_errors=True)
     shutil.move(root / '_proc' / '_docs', root / '_docs')
+    add_search(root / '_docs')
     print('The site is in _docs: open _docs/index.html')
 
 

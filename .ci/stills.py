@@ -1,5 +1,7 @@
 """The explorers of the page: their pictures, drawn by their modules in Chromium, and their HTML
 
+The picture of the search shows what networks find, and is drawn by the package.
+
 `make stills` writes `idkl_nb/modules/NAME.svg`, and the HTML of each explorer into the
 notebooks that show it. It needs Chromium and playwright."""
 
@@ -23,6 +25,8 @@ def draw(page) -> dict:
 
     stills = {}
     for name, start in STARTS.items():
+        if name == 'search':
+            continue
         stills[name] = page.evaluate(DRAW, [module_source(start.module), start.state]) + '\n'
     return stills
 
@@ -30,12 +34,17 @@ def draw(page) -> dict:
 def write_pictures():
     from playwright.sync_api import sync_playwright
 
+    from idkl_nb.page_explorers import STARTS
+    from idkl_nb.page_still import still as search_still
+
     with sync_playwright() as started:
         arguments = ['--no-sandbox', '--disable-dev-shm-usage']
         browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        for name, still in draw(browser.new_page()).items():
-            (root / 'idkl_nb' / 'modules' / f'{name}.svg').write_text(still, encoding='utf-8')
+        stills = draw(browser.new_page())
         browser.close()
+    stills['search'] = search_still(STARTS['search'].state['person']) + '\n'
+    for name, still in stills.items():
+        (root / 'idkl_nb' / 'modules' / f'{name}.svg').write_text(still, encoding='utf-8')
 
 
 def renew(notebook: Path):

@@ -83,6 +83,14 @@ STARTS = {
             step=30,
         ),
     ),
+    'search': Start(
+        'search',
+        'Left, an infrared picture of person 213. Right, two rows of eight people in visible '
+        'light, ranked by L_b and by IDKL, each with its rank, a tick or a cross, and a distance. '
+        'In both rows the first picture is wrong and the second is right.',
+        # `folder` of the files beside the page; `person` is the number of a query, from 0
+        dict(folder='search_files', megabytes=19, person=2, dial='0.65'),
+    ),
 }
 
 # %% ../nbs/workshop/page_explorers.ipynb #808e210a
@@ -120,6 +128,14 @@ def page(
     )
 
 # %% ../nbs/workshop/page_explorers.ipynb #46ab8fdb
+def _answer(widget: 'PageExplorer', message: dict, buffers: list):
+    "Send what the search asks for, with the number of the question"
+    from idkl_nb.page_files import answer  # here, for the other explorers need no torch
+
+    arrays, contents = answer(message, *buffers)
+    widget.send(dict(question=message['question'], arrays=arrays), contents)
+
+
 class PageExplorer(anywidget.AnyWidget):
     "An explorer that computes in the browser; `state` is what is shown, and may be set"
 
@@ -133,6 +149,7 @@ class PageExplorer(anywidget.AnyWidget):
         start = STARTS[name]
         self._name = name
         super().__init__(_esm=module_source(start.module), state=start.state)
+        self.on_msg(_answer)
 
     def _repr_mimebundle_(self, **_) -> tuple:
         "The widget for a kernel, HTML for a page without one"
@@ -144,7 +161,7 @@ class PageExplorer(anywidget.AnyWidget):
 
 
 def explorer(
-    name: Literal['tgsa', 'csa', 'mdr', 'scores', 'rerank', 'reversal', 'objective'],
+    name: Literal['tgsa', 'csa', 'mdr', 'scores', 'rerank', 'reversal', 'objective', 'search'],
 ) -> PageExplorer:
     "An explorer for the end of a cell. Raises ValueError for an unknown name"
     if name not in STARTS:

@@ -10,7 +10,7 @@
 
 export const BLUE = '#2f86c1', ORANGE = '#d0730a'  // seen on white and on black
 
-const STYLE = `
+export const STYLE = `
 .idkl { color: var(--jp-content-font-color1, inherit); margin: 0.5rem 0; max-width: 760px }
 .idkl .panels { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem }
 .idkl svg { max-width: 100%; height: auto; overflow: visible; user-select: none }
@@ -107,7 +107,7 @@ function listen(svg, parts, now, act) {
 let groups = 0
 
 // An element for a control, and a function that shows it a state
-function control(spec, now, act) {
+export function control(spec, now, act) {
     const home = document.createElement(spec.choose ? 'fieldset' : spec.slide ? 'label' : 'button')
     if (spec.press) {
         home.type = 'button'

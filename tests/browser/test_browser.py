@@ -36,6 +36,7 @@ for path in sorted((root / 'nbs').rglob('[!.]*.ipynb')):
         shown[path] = count
 MODULE = (  # an explorer of the page, with a kernel
     "from idkl_nb.page_explorers import explorer\ntgsa = explorer('tgsa')\ntgsa",
+    "explorer('search')",
     "print('in Python:', tgsa.state['a'][0])",
 )
 SETTINGS = {
@@ -274,4 +275,9 @@ def test_a_module_tells_python_where_its_points_are(lab, page):
     page.wait_for_timeout(500)
     page.evaluate(RUN_LAST)
     page.get_by_text('in Python: [-1.9, 1.1]').wait_for()
+
+    # the search asks the kernel for its pictures and for what the networks make of them
+    page.get_by_role('button', name='load the search').click()
+    page.get_by_text('Person 213 at dial 0.65. L_b: first right picture at rank 2').wait_for()
+    assert page.locator('.idkl section li').count() == 20
     assert page.locator(ERRORS).count() == 0
