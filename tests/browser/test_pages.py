@@ -1,8 +1,8 @@
 """The pages of the site in a real browser, at the width of a desk and of a phone
 
 They are rendered in pure Python. Nothing sticks out, every picture is there, no link leads under
-the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay
-source here: KaTeX comes from the network, which is shut."""
+the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. The network is
+shut: what a page needs, it has beside it."""
 
 import importlib.util
 import json
@@ -137,6 +137,79 @@ def test_a_link_leads_below_the_bar(browser, pages, width, scheme, anchor):
     top = page.evaluate(TOP, anchor)
     page.close()
     assert height <= top < height + 150
+
+
+KINDS = 'index 08_tgsa heatmaps does_it_hold symbols references 404'.split()
+
+
+@pytest.mark.parametrize(('width', 'scheme'), [(1400, 'light'), (390, 'dark')])
+def test_everybody_can_read_each_kind_of_page(browser, pages, width, scheme):
+    "Contrast, names, what scrolls can be reached with a key"
+    page = from_files(browser, width, scheme)
+    for path in pages:
+        if path.stem in KINDS:
+            page.goto(path.as_uri(), wait_until='load')
+            found = axe.Axe().run(page).response['violations']
+            grave = [fault for fault in found if fault['impact'] in ('serious', 'critical')]
+            places = [(fault['id'], fault['nodes'][0]['html'][:120]) for fault in grave]
+            assert not places, f'{path.name} at {width} pixels, {scheme}: {places}'
+    page.close()
+
+
+# Quarto's search, as it stands in the page before and after a letter
+SEARCH = """<div id="quarto-search"><form><label id="empty"><button class="aa-SubmitButton"><svg></svg>
+</button></label><input class="aa-Input" aria-labelledby="empty"><button class="aa-ClearButton"><svg>
+</svg></button></form></div><button class="aa-DetachedSearchButton"><svg></svg></button>"""
+
+
+def test_the_search_has_names(browser, pages):
+    page = from_files(browser, 1400, 'light')
+    page.goto(next(path for path in pages if path.stem == 'references').as_uri())
+    page.evaluate('html => { document.querySelector("main").innerHTML = html }', SEARCH)
+    field = page.locator('main .aa-Input')
+    for _ in range(2):
+        api.expect(field).to_have_accessible_name('Search')
+        field.evaluate('field => field.setAttribute("aria-labelledby", "empty")')
+    names = page.locator('main button').evaluate_all('all => all.map(b => b.ariaLabel)')
+    assert names == ['Search', 'Clear', 'Search']
+    page.close()
+
+
+CODE = """() => [...document.querySelectorAll('main pre > code')].map(code => {
+    const pre = code.parentElement, style = getComputedStyle(pre)
+    return [getComputedStyle(code).whiteSpace, style.overflowX, style.backgroundImage.length > 99] })"""
+WIDEST = """() => {
+    const line = document.createElement('pre')
+    line.textContent = 'x'.repeat(100)
+    document.querySelector('main').append(line)
+    return line.scrollWidth - line.clientWidth }"""
+CELLS = """() => [...document.querySelectorAll('main .scrolls td')].map(cell => {
+    const range = document.createRange()
+    range.selectNodeContents(cell)
+    return cell.clientWidth + 1 < range.getBoundingClientRect().width }).filter(x => x).length"""
+
+
+def test_code_keeps_its_lines(browser, pages):
+    "A line of 100 letters fits beside the two margins; a longer one scrolls, with a shadow"
+    page = from_files(browser, 1400, 'light')
+    page.goto(next(path for path in pages if path.stem == '08_tgsa').as_uri())
+    lines = page.evaluate(CODE)
+    assert len(lines) > 20 and all(line == ['pre', 'auto', True] for line in lines)
+    assert page.evaluate(WIDEST) <= 0
+    under = page.locator('main a:has(code)').first.evaluate(
+        'a => getComputedStyle(a).textUnderlineOffset'
+    )
+    assert float(under.removesuffix('px')) > 3  # below an underscore
+    page.close()
+
+
+def test_a_table_of_a_phone_breaks_no_word(browser, pages):
+    page = from_files(browser, 390, 'light')
+    page.goto(next(path for path in pages if path.stem == 'symbols').as_uri())
+    assert page.evaluate(CELLS) == 0
+    wide = page.locator('main td:nth-child(2)').evaluate_all('all => all.map(c => c.clientWidth)')
+    assert min(wide) > 100
+    page.close()
 
 
 # ------------------------------------------------------------------ explorers without a kernel
