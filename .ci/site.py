@@ -485,7 +485,8 @@ def faults(
 
 FONTS = re.compile(r'@import url\(https:[^)]*\);')  # as fonts.scss leaves them out
 FORMULAS = re.compile(
-    r'<link rel="stylesheet" href="https:[^"]*katex[^"]*">(?:<script[^>]*katex[^>]*></script>)+'
+    r'<link rel="stylesheet" href="https:[^"]*katex[^"]*">'
+    r'(?:<script[^>]*katex[^>]*></script>)+'
 )
 
 
@@ -495,7 +496,7 @@ def as_pandoc(up):  # the way to the site's own folder
 <script>document.addEventListener('DOMContentLoaded', () => {{
     for (const place of document.querySelectorAll('span.math'))
         katex.render(place.textContent.slice(2, -2), place,
-            {{ displayMode: place.classList.contains('display'), throwOnError: false }}) }})</script>
+            {{ displayMode: place.classList.contains('display') }}) }})</script>
 <link rel="stylesheet" href="{up}maths/katex.min.css">"""
 
 

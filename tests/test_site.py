@@ -177,7 +177,7 @@ def test_signatures_are_those_of_the_source(pages):
     texts = {name: text_of(page) for name, page in pages.items()}
     expected = {
         '08_tgsa.html': "def tgsa_loss(a, b, reduction='sum') -> Float[Tensor, '']",
-        'workshop/explore_reversal.html': 'class Reversal(points, modality, identity)  # NamedTuple',
+        'workshop/explore_reversal.html': 'class Reversal(points, modality, identity)  #',
         'workshop/threads.html': 'def set_threads(environment=os.environ, group=None',
         'workshop/warm_start.html': 'class Make(config=WarmStart(), out=',
         'workshop/common.html': 'class DataError(ValueError)',
