@@ -177,7 +177,7 @@ def test_signatures_are_those_of_the_source(pages):
     texts = {name: text_of(page) for name, page in pages.items()}
     expected = {
         '08_tgsa.html': "def tgsa_loss(a, b, reduction='sum') -> Float[Tensor, '']",
-        'workshop/explore_reversal.html': 'class Reversal(points, modality, identity)  #',
+        '04_backbone.html': 'class Maps(shared, specific)  # NamedTuple',
         'workshop/threads.html': 'def set_threads(environment=os.environ, group=None',
         'workshop/warm_start.html': 'class Make(config=WarmStart(), out=',
         'workshop/common.html': 'class DataError(ValueError)',
@@ -215,9 +215,9 @@ def test_parts_of_a_signature():
 def test_source_plots_and_checks_are_folded(pages):
     for name, page in pages.items():
         assert '<details open' not in page, name
-        folded = re.findall(r'<details class="code-fold">\s*<summary>(\w+)', page)
-        assert set(folded) <= {'Code', 'Source', 'Check', 'Solution', 'Hint'} or folded, name
     chapter = pages['08_tgsa.html']
+    assert chapter.count('<summary>Check</summary>') >= 2
+    assert chapter.count('<summary>Code</summary>') > 2  # of plots
     source = re.search(r'<summary>Source</summary>.*?</details>', chapter, re.S)[0]
     assert 'log_affinity' in source
     places = [chapter.index(f'>{name}</h3>') for name in ('log_rows', 'log_affinity')]
