@@ -6,10 +6,8 @@ Nothing is executed: the outputs in the notebooks are what a reader sees.
 with smalldocs, in pure Python, and looks for faults. `--stand-in FOLDER` keeps those pages."""
 
 import argparse
-import ast
 import functools
 import importlib
-import inspect
 import json
 import os
 import re
@@ -23,6 +21,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root / '.ci'))
+import signatures  # noqa: E402
+
 QUARTO = '1.7.34'  # the release that the workflow builds with
 ADVICE = (
     f'Quarto is not installed: get {QUARTO} or a newer one from '
@@ -75,6 +76,32 @@ def cross_reference(
     return re.sub(r'^(\$\$.*\\tag\{(\d+)\}\$\$)$', anchored, text, flags=re.M)
 
 
+def references(project=root):
+    "(first author, year) -> key, of the entries of references.bib"
+    text = (project / 'nbs' / 'references.bib').read_text(encoding='utf-8')
+    keys = {}
+    for key, entry in re.findall(r'^@\w+\{(\w+),\n(.*?)^\}', text, re.M | re.S):
+        author = re.search(r'author *= \{([^,}]*)', entry)[1].split()[-1]
+        year = re.search(r'year *= \{(\d+)', entry)[1]
+        keys[author, year] = key
+    return keys
+
+
+def cited(
+    text,  # Markdown
+    keys,  # of `references`
+    site,  # where the site will be
+):
+    "`Wu et al., ICCV 2017` as a link to the entry on the page of the references"
+
+    def linked(match):
+        key = keys.get((match[1], match[2]))
+        return f'[{match[0]}]({site}/references.html#ref-{key})' if key else match[0]
+
+    pattern = r'(?<![\[\w])([A-Z]\w+) (?:et al\.|and [A-Z]\w+), (?:[A-Za-z]+ )*(20\d\d)'
+    return re.sub(pattern, linked, text)
+
+
 def local(
     text,  # Markdown or HTML
     pages,  # published address of each page -> its source, both relative to nbs/
@@ -109,49 +136,23 @@ def outside(
     return re.sub(r'\]\((\.\./[^)#\s]*)', to_repository, text)
 
 
-@functools.cache
-def parsed(path):
-    return ast.parse(Path(path).read_text(encoding='utf-8'))
-
-
-def line_of(
-    name,  # of a function or class of the module, or `Class.method`
-    module,
-):
-    "The line of the module's file, from 1, where the definition begins"
-    scope = parsed(module.__file__)
-    for part in name.split('.'):
-        scope = next(node for node in ast.walk(scope) if getattr(node, 'name', None) == part)
-    return scope.lineno
-
-
 def signature(
     name,  # of a function or class of the module, or `Class.method`
     module,
     places,  # page by number of an equation
 ):
-    "Markdown with source link, signature and description"
+    "Markdown with source link, signature, table of parameters and description"
     from nbdev.config import get_config
-    from nbdev.showdoc import show_doc
 
     config = get_config()
-    found, line = module, line_of(name, module)
-    for part in name.split('.'):
-        found = getattr(found, part)
-    try:
-        text = show_doc(found)._repr_markdown_()
-    except Exception:  # fastcore cannot read the signature of a class with inherited __init__
-        file = Path(inspect.getsourcefile(found)).relative_to(config.lib_path.parent).as_posix()
-        link = f'{config.git_url}/blob/{config.branch}/{file}#L{line}'
-        style = '{target="_blank" style="float:right; font-size:smaller"}'
-        return f'---\n\n[source]({link}){style}\n\n### {name}\n\n*{inspect.getdoc(found)}*'
-
-    # nbdev looks a line up by its bare name, and is given `module.name`
-    text = text.replace('#LNone', f'#L{line}')
-    site = config.doc_host + config.doc_baseurl
-    return re.sub(
-        r'^\*.*\*$', lambda doc: cross_reference(doc[0], places, None, site), text, flags=re.M
+    file = Path(module.__file__).relative_to(config.lib_path.parent).as_posix()
+    line = signatures.definition(name, module.__file__).lineno
+    link = f'{config.git_url}/blob/{config.branch}/{file}#L{line}'
+    style = '{target="_blank" style="float:right; font-size:smaller"}'
+    text = cross_reference(
+        signatures.described(name, module), places, None, config.doc_host + config.doc_baseurl
     )
+    return f'---\n\n[source]({link}){style}\n\n### {name}\n\n{text}'
 
 
 def linked_names(cell, lookup):
@@ -185,10 +186,18 @@ def headings(
     return re.sub(r'^##+ (\w+)$', renamed, text, flags=re.M)
 
 
+DEFINES = re.compile(r'^(?:class|def|@)', re.M)
+BAR = re.compile(r'\d%\|.*\| *\d+/\d+')  # of tqdm
+BADGE = re.compile(r'\[!\[(Open in Colab)\]\([^)]*\)\]\(([^)]*)\)')
+
+
 def directives(
     source,  # of a code cell
+    outputs=(),
 ):
-    "The cell with its options at the top, as Quarto wants them"
+    """The cell with its options at the top, as Quarto wants them
+
+    Code that draws a picture, or that only checks, is folded."""
 
     def quoted(match):  # YAML: a colon needs quotes
         return match[1] + json.dumps(match[2], ensure_ascii=False)
@@ -196,15 +205,65 @@ def directives(
     lines = source.splitlines()
     options = [line for line in lines if line.startswith('#|')]
     options = [re.sub(r'^(#\| *fig-(?:alt|cap): *)(?!")(.*)', quoted, line) for line in options]
-    if re.search(r'^(?:class|def|@)', source, re.M):  # a formula has its code beside it
+    if DEFINES.search(source):  # a formula has its code beside it
         options = [re.sub(r'^#\| *export *$', '#| exports', line) for line in options]
+    elif not re.search(r'^#\| *(?:code-fold|export|hide)', source, re.M):
+        pictures = [output for output in outputs if 'image/png' in output.get('data', {})]
+        if pictures and len(lines) - len(options) > 1:
+            options += ['#| code-fold: true']
+        if not outputs and re.search(r'^ *(?:assert|test_eq|test_fail|test_close)\b', source, re.M):
+            options += ['#| code-fold: true', '#| code-summary: "Check"']
     return '\n'.join(options + [line for line in lines if not line.startswith('#|')])
+
+
+def without_bars(outputs):
+    "What a cell printed, without lines of a progress bar"
+    kept = []
+    for output in outputs:
+        if 'text' in output:
+            text = re.split(r'(?<=[\n\r])', ''.join(output['text']))
+            output['text'] = [line for line in text if line and not BAR.search(line)]
+        if output.get('text', True):
+            kept.append(output)
+    return kept
+
+
+def sources_last(nb):
+    "Of each exported cell: signatures in the order of the source, then the source, folded"
+    cells = []
+    for cell in nb.cells:
+        if not getattr(cell, 'has_sd', False):
+            first = len(cells)
+        place = first if getattr(cell, 'has_sd', False) else len(cells)
+        cells.insert(place, cell)
+    nb.cells[:] = cells
+
+
+def folded(cell):
+    if cell.cell_type == 'code' and 'exports' in cell.directives_:
+        cell.source = f'#| code-fold: true\n#| code-summary: "Source"\n{cell.source}'
+
+
+def scrolling(text):
+    "Each table of Markdown in a box that scrolls"
+    return re.sub(r'((?:^\|.*\n?){3,})', r'::: {.scrolls}\n\n\1\n\n:::\n', text, flags=re.M)
+
+
+def as_markdown(html):
+    """HTML of an output as a raw block, its tables in boxes that scroll
+
+    For an output of the form text/html Quarto would load require.js and jQuery from a third place,
+    before anything of the page is shown."""
+    html = re.sub(r'(<table.*?</table>)', r'<div class="scrolls">\1</div>', html, flags=re.S)
+    fence = '`' * 12  # longer than any in the text
+    return f'{fence}{{=html}}\n{html}\n{fence}'
 
 
 def document(
     source,  # a notebook
     target,  # where it is written
     places,  # page by number of an equation
+    keys,  # of `references`
     pages,  # published address of each page -> its source
 ):
     """Write a notebook as Quarto reads it
@@ -215,7 +274,7 @@ def document(
     from nbdev.config import get_config
     from nbdev.doclinks import NbdevLookup
     from nbdev.process import Processor
-    from nbdev.processors import FilterDefaults, add_links, exec_show_docs
+    from nbdev.processors import FilterDefaults, add_fold, add_links, exec_show_docs, mv_exports
 
     config, lookup = get_config(), NbdevLookup()
     site = config.doc_host + config.doc_baseurl
@@ -244,27 +303,33 @@ def document(
             own = {
                 exec_show_docs: show_without_running,
                 add_links: lambda cell: linked_names(cell, lookup),
+                add_fold: folded,
             }
-            return [own.get(proc, proc) for proc in super().base_procs()]
+            return [own.get(proc, proc) for proc in super().base_procs() if proc != mv_exports]
 
     for cell in nb.cells:
         if cell.cell_type == 'code':
-            cell.source = directives(cell.source)
+            cell.outputs = without_bars(cell.outputs)
+            cell.source = directives(cell.source, cell.outputs)
         if cell.cell_type == 'markdown':
             text = headings(cell.source, defined)
             # the words are for those who do not see the picture, no caption
             text = re.sub(r'^!\[(.+)\]\((.+)\)$', r'![](\2){fig-alt="\1"}', text, flags=re.M)
-            text = cross_reference(text, places, published(path), site)
-            cell.source = outside(text, path.parent, repository)
+            text = BADGE.sub(r'[\1](\2){.colab}', text)
+            text = cited(cross_reference(text, places, published(path), site), keys, site)
+            cell.source = outside(scrolling(text), path.parent, repository)
     Docs()(nb)
+    sources_last(nb)
 
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
             cell.source = local(cell.source, pages, path.parent, site)
         for output in cell.get('outputs', []):
-            for form in {'text/markdown', 'text/html'} & set(output.get('data', {})):
-                text = ''.join(output['data'][form])
-                output['data'][form] = local(text, pages, path.parent, site).splitlines(True)
+            data = output.get('data', {})
+            for form in {'text/markdown', 'text/html'} & set(data):
+                text = local(''.join(data.pop(form)), pages, path.parent, site)
+                text = as_markdown(text) if form == 'text/html' else scrolling(text)
+                data['text/markdown'] = text.splitlines(True)
     write_nb(nb, target)
 
 
@@ -282,14 +347,14 @@ def sources(project=root):
 def process(folder, project=root):
     "Everything in nbs/, as the renderer reads it, in `folder`"
     folder.mkdir(parents=True, exist_ok=True)
-    places = equations(project)
+    places, keys = equations(project), references(project)
     paths = list(sources(project))
     pages = {published(path): path for path in paths if path.suffix in ('.ipynb', '.qmd')}
     for path in paths:
         source, target = project / 'nbs' / path, folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.ipynb':
-            document(source, target, places, pages)
+            document(source, target, places, keys, pages)
         else:
             shutil.copyfile(source, target)
     return folder
@@ -418,16 +483,47 @@ def faults(
     return found
 
 
+FONTS = re.compile(r'@import url\(https:[^)]*\);')  # as fonts.scss leaves them out
+FORMULAS = re.compile(
+    r'<link rel="stylesheet" href="https:[^"]*katex[^"]*">'
+    r'(?:<script[^>]*katex[^>]*></script>)+'
+)
+
+
+def as_pandoc(up):  # the way to the site's own folder
+    "How Pandoc writes KaTeX into the head of a page in Quarto's hands"
+    return f"""<script src="{up}maths/katex.min.js"></script>
+<script>document.addEventListener('DOMContentLoaded', () => {{
+    for (const place of document.querySelectorAll('span.math'))
+        katex.render(place.textContent.slice(2, -2), place,
+            {{ displayMode: place.classList.contains('display') }}) }})</script>
+<link rel="stylesheet" href="{up}maths/katex.min.css">"""
+
+
 def stand_in(folder, project=root):
     """The site in pure Python
 
-    The folder of its pages, which of them stands for which published page, and warnings."""
+    smalldocs has no citations, compiles no Sass, and loads KaTeX from elsewhere: here is what
+    Quarto makes of them.
+
+    Returns the folder of its pages, which of them stands for which published page, and warnings."""
     from smalldocs import highlight
     from smalldocs.site import build
 
     # asked 200,000 times about some hundred words
     highlight.css_class = functools.cache(highlight.css_class)
-    site = build(process(folder, project), quiet=True)
+    process(folder, project)
+    with open(folder / 'references.qmd', 'a', encoding='utf-8') as page:
+        page.writelines(f'\n[]{{#ref-{key}}} {key}\n' for key in references(project).values())
+    site = build(folder, quiet=True)
+    for path in site.out.rglob('*.html'):
+        up = '../' * (len(path.relative_to(site.out).parts) - 1)
+        text = path.read_text(encoding='utf-8')
+        text = FORMULAS.sub(lambda _, up=up: as_pandoc(up), text)
+        path.write_text(text, encoding='utf-8')
+    for path in (site.out / 'site_libs' / 'themes').glob('*.css'):
+        text = path.read_text(encoding='utf-8')
+        path.write_text(FONTS.sub('', text), encoding='utf-8')
     names = {}
     for path in site.out.rglob('*.html'):
         path = path.relative_to(site.out)

@@ -73,7 +73,7 @@ def purifier_explorer(
             chosen[title] = pair.mean(1) if mean_of_all else pair[:, channel]
 
         # a row for each modality: the image, and the five maps; a scale of colours for a column
-        board = Board(2, 9, left=0.1, below=0.3)
+        board = Board(2, 9, left=0.1, below=0.3, inches=1.0)
         for modality, n in enumerate(rows):
             board.show(modality, 0, shown[n])
             board.write(modality, 0, MODALITIES[modality], dy=2.06, va='top')
@@ -102,7 +102,7 @@ def purifier_explorer(
     )
     return Explorer('the purifier', draw, controls)
 
-# %% ../nbs/workshop/explore_network.ipynb #54d3752a
+# %% ../nbs/workshop/explore_network.ipynb #2c50637e
 RERANKING = {'off': None, 'gallery': 'gallery', 'all queries': 'all'}  # scope of `k_reciprocal`
 
 
@@ -169,7 +169,7 @@ def retrieval_explorer(
         order = ranked.gallery[0]
 
         # above, the list; below, what makes the query and one image of the list alike
-        board = Board(2, ranks + 1, top=0.3, below=0.45)
+        board = Board(2, ranks + 1, top=0.3, below=0.45, inches=1.0)
         one, others = asking.images[query : query + 1], gallery.images[order]
         other = others[rank - 1 : rank]
         shown = pixels(torch.cat([one, others]))  # (1 + ranks, H, W, 3)

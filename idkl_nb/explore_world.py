@@ -55,7 +55,7 @@ def world_explorer(
         nothing = replace(own.occluder, name='none')
         view = replace(own, heading=heading, phase=step, occluder=nothing)
 
-        board = Board(1, 5, top=0.35)
+        board = Board(1, 5, top=0.35, inches=1.3)
         for modality, word in enumerate(MODALITIES):
             image = world.draw(identity, modality, camera, 0, view)
             board.show(0, modality, np.asarray(image))

@@ -9,6 +9,7 @@ __all__ = ['slider', 'choice', 'Explorer']
 import gc
 import html
 import threading
+import time
 from contextlib import contextmanager
 
 import ipywidgets
@@ -96,7 +97,8 @@ class Explorer:
         for label, widget in self.controls.items():
             widget.description = widget.description or label.replace('_', ' ')
             widget.style.description_width = '8em'
-            widget.layout.width = '22em'
+            wide = isinstance(widget, (ipywidgets.IntSlider, ipywidgets.FloatSlider))
+            widget.layout.width = '36em' if wide else '22em'  # a stop of 200 is a pixel or more
 
     def _listen(self, buttons: dict):
         "Tie widgets and mouse to their answers"
@@ -121,6 +123,7 @@ class Explorer:
         "Do something and draw anew; an error is told in words"
         with _TURN:
             gc.collect()  # the last picture; ten at a time would be a pause
+            began = time.perf_counter()
 
             try:
                 if first() is False:
@@ -132,6 +135,8 @@ class Explorer:
                 words = f'This cannot be shown: {error or type(error).__name__}'
                 self.picture.layout.visibility = 'hidden'
             self.words.value = html.escape(words)
+            for mouse in self.mice:  # no place is sent before the last one is drawn
+                mouse.wait = max(50, round(1000 * (time.perf_counter() - began)))
 
     def _moved(self, label: str, value):
         "A control has a new value"

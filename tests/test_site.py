@@ -2,6 +2,9 @@
 
 They are looked at for what a reader would stumble over."""
 
+import ast
+import gzip
+import html
 import importlib
 import importlib.util
 import inspect
@@ -161,6 +164,128 @@ def test_quarto_can_read_what_it_is_given(built):
             assert options == lines[: len(options)], f'{path.name}: {options}'
             text = '\n'.join(line[2:].strip() for line in options)
             assert isinstance(yaml.safe_load(text or '{}'), dict), f'{path.name}: {options}'
+
+
+# ------------------------------------------------------------------ what a reader meets first
+
+
+def text_of(page):
+    return html.unescape(re.sub('<[^>]+>', '', page))
+
+
+def test_signatures_are_those_of_the_source(pages):
+    texts = {name: text_of(page) for name, page in pages.items()}
+    expected = {
+        '08_tgsa.html': "def tgsa_loss(a, b, reduction='sum') -> Float[Tensor, '']",
+        '04_backbone.html': 'class Maps(shared, specific)  # NamedTuple',
+        'workshop/threads.html': 'def set_threads(environment=os.environ, group=None',
+        'workshop/warm_start.html': 'class Make(config=WarmStart(), out=',
+        'workshop/common.html': 'class DataError(ValueError)',
+    }
+    for name, signature in expected.items():
+        assert signature in texts[name], name
+    for name, text in texts.items():
+        assert 'VAR_POSITIONAL' not in text and '<factory>' not in text, name
+        assert 'environ({' not in text and 'Exported source' not in text, name
+
+
+def test_a_parameter_has_its_type_and_its_meaning(pages):
+    table = text_of(pages['workshop/heatmaps.html']).partition('def heat_map(')[2]
+    rows = [line.split('\n') for line in re.sub('\n{2,}', '\n\n', table).split('\n\n')]
+    cells = [' '.join(row).strip() for row in rows]
+    assert any("classes Int[Tensor, 'B'] or None y is the logit of this class" in c for c in cells)
+
+
+def test_parts_of_a_signature():
+    s = site.signatures
+    words = 'see `a|b`, --root or *all* of L_C'
+    assert s.plain(words) == 'see <code>a&#124;b</code>, `--root` or \\*all\\* of L\\_C'
+    long = s.call('def f', [s.Parameter(f'number_{n}', '', None, '0', '') for n in range(9)], '')
+    assert max(map(len, long.splitlines())) <= s.WIDTH and long.count('\n') == 3
+    node = ast.parse('def f(a: int | None = None, *b, c: "X" = field(default_factory=dict)): 0')
+    rows = s.of_function(node.body[0], __file__, method=False)
+    assert [(row.stars + row.name, row.default) for row in rows] == [
+        ('a', 'None'),
+        ('*b', None),
+        ('c', 'dict()'),
+    ]
+    assert s.type_words(rows[0].type, site) == '`int` or `None`'
+
+
+def test_source_plots_and_checks_are_folded(pages):
+    for name, page in pages.items():
+        assert '<details open' not in page, name
+    chapter = pages['08_tgsa.html']
+    assert chapter.count('<summary>Check</summary>') >= 2
+    assert chapter.count('<summary>Code</summary>') > 2  # of plots
+    source = re.search(r'<summary>Source</summary>.*?</details>', chapter, re.S)[0]
+    assert 'log_affinity' in source
+    places = [chapter.index(f'>{name}</h3>') for name in ('log_rows', 'log_affinity')]
+    assert places == sorted(places) and places[1] < chapter.index('<summary>Source</summary>')
+
+
+def test_no_page_shows_a_progress_bar(pages):
+    assert not [name for name, page in pages.items() if site.BAR.search(text_of(page))]
+    lines = ['step 0\r', ' 10%|#   | 1/10 [00:01<00:09]\r', 'done\n']
+    kept = site.without_bars([dict(text=lines), dict(text=lines[1:2]), dict(data={})])
+    assert kept == [dict(text=['step 0\r', 'done\n']), dict(data={})]
+
+
+def test_a_page_asks_no_third_place(built, pages):
+    "And Quarto is given no output for which it would load scripts from elsewhere"
+    asks = re.compile(
+        r'<(?:script|img|iframe|source)[^>]*\ssrc="https?:|rel="stylesheet" href="http'
+    )
+    assert not [name for name, page in pages.items() if asks.search(page)]
+    for style in built[0].rglob('*.css'):
+        assert not re.search(
+            r'(?:@import|url\()\s*["\']?(?:url\()?https?:', style.read_text('utf-8')
+        )
+
+    for path in built[0].parent.rglob('*.ipynb'):
+        for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            forms = {form for output in cell.get('outputs', []) for form in output.get('data', {})}
+            assert not forms & {'text/html', 'application/javascript'}, path.name
+
+
+def test_quarto_is_told_to_ship_what_it_needs():
+    import yaml
+
+    options = yaml.safe_load((root / '_quarto.yml').read_text(encoding='utf-8'))
+    form = options['format']['html']
+    folder = root / 'nbs' / form['html-math-method']['url']  # Quarto looks for it from each page
+    assert (folder / 'katex.min.js').exists() and (folder / 'LICENSE').exists()
+    used = set(re.findall(r'fonts/[\w-]+\.woff2', (folder / 'katex.min.css').read_text('utf-8')))
+    assert used and all((folder / font).exists() for font in used)
+    assert 'maths/**' in options['project']['resources']
+    assert all('fonts.scss' in theme for theme in form['theme'].values())
+    named = [form['css'], form['include-after-body'], *form['filters'], 'fonts.scss']
+    assert all((root / 'nbs' / name).exists() for name in named)
+    assert form['code-overflow'] == 'scroll' and form['tbl-colwidths'] is False
+
+
+def test_chapters_cite_by_link(pages):
+    link = re.search(
+        r'<a href="([^"]*)">Selvaraju et al., ICCV 2017', pages['workshop/heatmaps.html']
+    )
+    assert link[1] == '../references.html#ref-selvaraju2017gradcam'
+    keys = {('Wu', '2017'): 'wu2017'}
+    text = 'By Wu et al., ICCV 2017, and [Wu et al., ICCV 2017](x), not Who et al., 2017.'
+    assert site.cited(text, keys, 'S') == text.replace(
+        'Wu et al., ICCV 2017', '[Wu et al., ICCV 2017](S/references.html#ref-wu2017)', 1
+    )
+
+
+def test_a_page_is_light(built, pages):
+    "As it travels, compressed, with all its pictures; Quarto's own files are some 100 kB more"
+    shared = [*(built[0] / 'site_libs').rglob('*.css'), *(built[0] / 'site_libs').rglob('*.js')]
+    shared += [built[0] / 'maths' / 'katex.min.js', built[0] / 'maths' / 'katex.min.css']
+    common = sum(len(gzip.compress(path.read_bytes(), 1)) for path in shared)
+    heavy = {}
+    for name, page in pages.items():
+        if len(page) > 500_000:
+            heavy[name] = common + len(gzip.compress(page.encode(), 1))
+    assert max(heavy.values()) < 1_500_000, heavy
 
 
 MARKDOWN = re.compile('commonmark|gfm|markdown|^md$')

@@ -1,8 +1,8 @@
 """The pages of the site in a real browser, at the width of a desk and of a phone
 
 They are rendered in pure Python. Nothing sticks out, every picture is there, no link leads under
-the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. Formulas stay
-source here: KaTeX comes from the network, which is shut."""
+the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. The network is
+shut: what a page needs, it has beside it."""
 
 import importlib.util
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from idkl_nb.csa import csa_loss
 from idkl_nb.metrics import score_rankings
@@ -49,7 +50,8 @@ OUTSIDE = """() => {
     const sticksOut = element => {
         const box = element.getBoundingClientRect()
         return box.width && box.right > innerWidth + 1 && !scrolls(element) }
-    const elements = [...document.querySelectorAll('main *')].filter(sticksOut)
+    const seen = element => !element.closest('.katex-mathml, .katex svg')  // clipped
+    const elements = [...document.querySelectorAll('main *')].filter(seen).filter(sticksOut)
     return elements.map(element => element.outerHTML.slice(0, 90)) }"""
 PICTURES = """() => {
     const here = image => image.src.startsWith('file:') || image.src.startsWith('data:')
@@ -137,6 +139,86 @@ def test_a_link_leads_below_the_bar(browser, pages, width, scheme, anchor):
     top = page.evaluate(TOP, anchor)
     page.close()
     assert height <= top < height + 150
+
+
+KINDS = {
+    (1400, 'light'): ('index', '08_tgsa', 'references', '404'),
+    (390, 'dark'): ('heatmaps', 'does_it_hold', 'symbols'),
+}
+
+
+@pytest.mark.parametrize(('screen', 'names'), KINDS.items())
+def test_everybody_can_read_each_kind_of_page(browser, pages, screen, names):
+    "Contrast, names, what scrolls can be reached with a key"
+    page = from_files(browser, *screen)
+    for path in pages:
+        if path.stem in names:
+            page.goto(path.as_uri(), wait_until='load')
+            found = axe.Axe().run(page).response['violations']
+            grave = [fault for fault in found if fault['impact'] in ('serious', 'critical')]
+            places = [(fault['id'], fault['nodes'][0]['html'][:120]) for fault in grave]
+            assert not places, f'{path.name} on {screen}: {places}'
+    page.close()
+
+
+# Quarto's search, as it stands in the page before and after a letter
+SEARCH = """<div id="quarto-search"><form>
+<label id="empty"><button class="aa-SubmitButton"><svg></svg></button></label>
+<input class="aa-Input" aria-labelledby="empty">
+<button class="aa-ClearButton"><svg></svg></button>
+</form></div><button class="aa-DetachedSearchButton"><svg></svg></button>"""
+
+
+def test_the_search_has_names(browser, pages):
+    page = from_files(browser, 1400, 'light')
+    page.goto(next(path for path in pages if path.stem == 'references').as_uri())
+    page.evaluate('html => { document.querySelector("main").innerHTML = html }', SEARCH)
+    field = page.locator('main .aa-Input')
+    for _ in range(2):
+        api.expect(field).to_have_accessible_name('Search')
+        field.evaluate('field => field.setAttribute("aria-labelledby", "empty")')
+    names = page.locator('main button').evaluate_all('all => all.map(b => b.ariaLabel)')
+    assert names == ['Search', 'Clear', 'Search']
+    page.close()
+
+
+CODE = """() => [...document.querySelectorAll('main pre > code')].map(code => {
+    const style = getComputedStyle(code.parentElement)
+    const shadow = style.backgroundImage.length > 99
+    return [getComputedStyle(code).whiteSpace, style.overflowX, shadow] })"""
+WIDEST = """() => {
+    const line = document.createElement('pre')
+    line.textContent = 'x'.repeat(100)
+    document.querySelector('main').append(line)
+    return line.scrollWidth }"""
+CELLS = """() => [...document.querySelectorAll('main .scrolls td')].map(cell => {
+    const range = document.createRange()
+    range.selectNodeContents(cell)
+    return cell.clientWidth + 1 < range.getBoundingClientRect().width }).filter(x => x).length"""
+
+
+def test_code_keeps_its_lines(browser, pages):
+    "A line of 100 letters has room; a longer one scrolls, with a shadow"
+    page = from_files(browser, 1400, 'light')
+    page.goto(next(path for path in pages if path.stem == '08_tgsa').as_uri())
+    lines = page.evaluate(CODE)
+    assert len(lines) > 20 and all(line == ['pre', 'auto', True] for line in lines)
+    options = yaml.safe_load((root / '_quarto.yml').read_text(encoding='utf-8'))['format']['html']
+    column = int(options['grid']['body-width'].removesuffix('px'))  # smalldocs has one of its own
+    assert page.evaluate(WIDEST) <= column - 3 * 17  # Quarto's margins: 1.5 letters on each side
+    page.close()
+
+
+def test_a_table_of_a_phone_breaks_no_word(browser, pages):
+    page = from_files(browser, 390, 'light')
+    page.goto(next(path for path in pages if path.stem == 'symbols').as_uri())
+    assert page.evaluate(CELLS) == 0
+    wide = page.locator('main td:nth-child(2)').evaluate_all('all => all.map(c => c.clientWidth)')
+    assert min(wide) > 100
+    link = page.locator('main a:has(code)').first
+    below = link.evaluate('a => getComputedStyle(a).textUnderlineOffset')
+    assert float(below.removesuffix('px')) > 3  # the line is not on an underscore
+    page.close()
 
 
 # ------------------------------------------------------------------ explorers without a kernel
