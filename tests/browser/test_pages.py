@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from idkl_nb.csa import csa_loss
 from idkl_nb.metrics import score_rankings
@@ -60,13 +61,17 @@ PICTURES = """() => {
 
 
 @pytest.fixture(scope='module')
-def pages(tmp_path_factory):
-    before = os.getcwd()
-    os.chdir(root)
-    try:
-        yield sorted(site.stand_in(tmp_path_factory.mktemp('site') / 'nbs')[0].rglob('*.html'))
-    finally:
-        os.chdir(before)
+def pages(tmp_path_factory, worker_id):
+    "Rendered by the first process of pytest that asks, for all of them"
+    here = tmp_path_factory.getbasetemp()
+    shared = (here if worker_id == 'master' else here.parent) / 'site'
+    made = shared / 'made.txt'
+    with FileLock(f'{shared}.lock'), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)  # nbdev looks for settings.ini above the working folder
+        if not made.exists():
+            made.parent.mkdir(exist_ok=True)
+            made.write_text(str(site.stand_in(shared / 'nbs')[0]))
+    return sorted(Path(made.read_text()).rglob('*.html'))
 
 
 @pytest.fixture(scope='module')
