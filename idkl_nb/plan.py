@@ -6,6 +6,8 @@
 __all__ = ['Plan', 'StepLoader']
 
 # %% ../nbs/workshop/plan.ipynb #b1751e32
+from collections.abc import Iterator
+
 import torch
 from torch.utils.data import Sampler
 
@@ -13,7 +15,7 @@ from .augmentation import step_generator
 from .batches import PKSampler
 from .cache import CachedImages, whole_batch
 from .config import TrainConfig
-from .loaders import check_handover, make_loader
+from .loaders import check_handover, make_loader, signals_held
 from .records import Batch
 
 # %% ../nbs/workshop/plan.ipynb #6f37c642
@@ -85,7 +87,11 @@ class StepLoader:
         self.loader = make_loader(images, config.workers, whole_batch, batch_sampler=plan)
 
     def __iter__(self):
-        batches = iter(self.loader)
+        with signals_held():
+            batches = iter(self.loader)
+        return self._steps(batches)
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[list]:
         for step in range(self.plan.start, self.plan.steps):
             numbers = self.plan.numbers(step, self.plan.rank)
             yield [self._portion(step, n, next(batches)) for n in range(len(numbers))]
