@@ -29,6 +29,7 @@ def arrays_of(
     "Raises DataError for a file that is missing, damaged, or holds Python objects"
     if not is_file(file):
         raise DataError(f'{file!s:.300}: no such file')
+
     try:
         if file.suffix == '.mat':
             loaded = load_mat(file)
@@ -40,6 +41,7 @@ def arrays_of(
         if file.suffix == '.mat':
             cure = 'If it comes from MATLAB, save it with -v7'
         raise DataError(f'{file}: unreadable ({error}). {cure}') from error
+
     arrays = {name: np.asarray(x) for name, x in loaded.items() if not name.startswith('__')}
     return {name: x for name, x in arrays.items() if x.dtype.kind in 'fiu'}
 

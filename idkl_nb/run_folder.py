@@ -150,16 +150,17 @@ def check_free(
     """Raise FileExistsError when a run is there that has made a step, or what no run has written
 
     DataError when a file is in its place, CheckpointError when its config.json is of no run."""
-    config, log = folder / 'config.json', folder / 'log.jsonl'
-    if config.exists():
+    begun = (folder / 'config.json').exists()
+    if begun:
         RunDescription.read(folder)
-        if has_step(folder):
-            raise FileExistsError(
-                f'{folder}: a run is here already. Go on with it by resume(folder, records), name '
-                'another folder, or move this one away'
-            )
-    # a start that was killed may leave a log, empty
-    elif has_step(folder) or log.exists() and log.stat().st_size:
+    if begun and has_step(folder):
+        raise FileExistsError(
+            f'{folder}: a run is here already. Go on with it by resume(folder, records), name '
+            'another folder, or move this one away'
+        )
+
+    log = folder / 'log.jsonl'  # a start that was killed may leave an empty one
+    if not begun and (has_step(folder) or log.exists() and log.stat().st_size):
         raise FileExistsError(
             f'{folder}: weights, checkpoints or a log are here, and no config.json says that they '
             'are of a run. Name another folder, or move them away'

@@ -177,6 +177,7 @@ class Session:
         "The same, one after the other. Raises what `stop` does for a signal while one waits"
         alone = self.accelerator.num_processes == 1  # others would wait for this process
         self.steps = iter(steps)
+
         while True:
             waited = True
             with contextlib.suppress(Waited), self.signals.waiting(may_raise=alone):

@@ -38,6 +38,7 @@ def load_cells(
         raise ValueError(
             f'not a readable .mat file ({error}). If it comes from MATLAB, save it with -v7'
         ) from error
+
     raise ValueError(f'expected the variable {name}, and none is there, or none of numbers')
 
 

@@ -45,6 +45,7 @@ def read_log(
             row = parse_json(line.decode())
         except ValueError:
             break
+
         step = row.get('step') if isinstance(row, dict) else None
         before = rows[-1]['step'] if rows else -1
         if type(step) is not int or not before < step < 2**31:

@@ -110,6 +110,19 @@ def test_a_file_name_can_not_write_a_line_of_its_own(tmp_path):
     assert code == 2 and err.count('\n') == 1 and '\x1b' not in err
 
 
+@pytest.mark.parametrize('order', '<>')
+def test_letters_that_do_not_exist(order, people, tmp_path):
+    "NumPy takes any number for a letter, and Python fails when it looks at such a one"
+    save_features(features_of(people.where(split='test'), feature='good'), tmp_path / 'f.npz')
+    arrays = dict(np.load(tmp_path / 'f.npz'))
+    about = np.array(str(arrays['about'])).astype(f'{order}U99')
+    letters = np.frombuffer(about.tobytes(), f'{order}u4').copy()
+    letters[3] = 0x110000
+    np.savez(tmp_path / 'g.npz', **arrays | dict(about=np.ndarray((), f'{order}U99', letters)))
+    with pytest.raises(DataError, match='g.npz: about holds letters that do not exist'):
+        load_features(tmp_path / 'g.npz')
+
+
 # Names that could not be saved
 
 
