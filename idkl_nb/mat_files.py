@@ -104,14 +104,12 @@ def variables(
 
 def load_mat(
     file: Path,  # MATLAB's -v7 or older
-    name: str | None = None,  # of one variable; None: all
 ) -> dict[str, np.ndarray]:  # by name; those that are not sound are left out
     "What SciPy reads of it. Raises nearly anything for a damaged file"
     from scipy.io import loadmat, matlab  # here, for nobody else waits for it
 
     content = file.read_bytes()
-    names = None if name is None else [name]
+    names = None
     if matlab.matfile_version(io.BytesIO(content))[0] == 1:
-        sound = [each for each, good in variables(memoryview(content)).items() if good]
-        names = [each for each in sound if name in (None, each)]
+        names = [name for name, sound in variables(memoryview(content)).items() if sound]
     return loadmat(io.BytesIO(content), variable_names=names)

@@ -15,7 +15,7 @@ from .augmentation import step_generator
 from .batches import PKSampler
 from .cache import CachedImages, whole_batch
 from .config import TrainConfig
-from .loaders import check_handover, make_loader, signals_held
+from .loaders import check_handover, make_loader
 from .records import Batch
 
 # %% ../nbs/workshop/plan.ipynb #6f37c642
@@ -87,9 +87,8 @@ class StepLoader:
         self.loader = make_loader(images, config.workers, whole_batch, batch_sampler=plan)
 
     def __iter__(self):
-        with signals_held():
-            batches = iter(self.loader)
-        return self._steps(batches)
+        # processes that read begin here; while a step is waited for, a signal may raise
+        return self._steps(iter(self.loader))
 
     def _steps(self, batches: Iterator[Batch]) -> Iterator[list]:
         for step in range(self.plan.start, self.plan.steps):

@@ -31,7 +31,7 @@ def load_cells(
         size = file.stat().st_size
         if size > LARGEST_MAT:
             raise ValueError(f'it has {size:,} bytes')
-        loaded = load_mat(file, name)
+        loaded = load_mat(file)
         if name in loaded:
             return loaded[name]
     except Exception as error:  # damage shows in many ways
@@ -39,7 +39,8 @@ def load_cells(
             f'not a readable .mat file ({error}). If it comes from MATLAB, save it with -v7'
         ) from error
 
-    raise ValueError(f'expected the variable {name}, and none is there, or none of numbers')
+    names = [other for other in loaded if not other.startswith('__')]
+    raise ValueError(f'expected the variable {name}, a cell of numbers; found {names}')
 
 
 def is_draw(
