@@ -52,16 +52,8 @@ setup(
     entry_points=dict(
         nbdev=[f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
         console_scripts=[
-            f'idkl-{name}=idkl_nb.{module}:{name}_main'
-            for name, module in dict(
-                train='train_command',
-                embed='embed_command',
-                evaluate='evaluate',
-                check='check',
-                export='export_command',
-                publish='publish',
-                search='search_command',
-            ).items()
+            f'idkl-{name}=idkl_nb.commands:{name}'
+            for name in ('train', 'embed', 'evaluate', 'check', 'export', 'publish', 'search')
         ],
     ),
     classifiers=[

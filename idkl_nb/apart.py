@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .common import MODALITIES, DataError
 from .features import FeatureTable
-from .other_features import USUAL, arrays_of, matrix_of, read_list, turned_to
+from .other_features import USUAL, arrays_of, matrix_of, read_list, table_of, turned_to
 from .protocols import Protocol, ProtocolScores, check_side
 from .records import COLUMNS, Records
 
@@ -112,8 +112,7 @@ def apart_table(
     if features[0].shape[1] != features[1].shape[1]:
         raise DataError(f'features of queries and gallery differ in length: {"; ".join(words)}')
     records = Records.from_rows(records.root, rows)
-    features = torch.from_numpy(np.concatenate(features))
-    return FeatureTable(features, records, {'read as': ' and '.join(words)})
+    return table_of(np.concatenate(features), records, ' and '.join(words), file)
 
 # %% ../nbs/workshop/apart.ipynb #c3f068dd
 DISTANCES = ('distances', 'distance', 'distmat', 'dist')  # names of a matrix of distances

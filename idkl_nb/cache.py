@@ -64,6 +64,19 @@ def cache_description(
     return description if stated == _checksum(description) else {}
 
 
+def _is_whole(description: dict, images: int) -> bool:
+    "Whether cache.json says of so many images all that it should"
+    blocks, unreadable = description.get('blocks'), description.get('unreadable')
+    stated = description.get('format'), description.get('images'), type(blocks), type(unreadable)
+    if stated != (CACHE_FORMAT, images, list, list):
+        return False
+    numbers = [description.get('height'), description.get('width'), *blocks]
+    paths = all(isinstance(path, str) for path in unreadable)
+    return (
+        paths and len(blocks) == images and all(type(n) is int and 0 <= n < 2**32 for n in numbers)
+    )
+
+
 class ImageCache:
     "Decoded images in one memory-mapped file. Made by `build_cache`"
 
@@ -75,15 +88,14 @@ class ImageCache:
         self.folder = Path(folder)
         self.records = records
         description = cache_description(self.folder)
-        stated = (description.get('format'), description.get('images'))
-        if stated != (CACHE_FORMAT, len(records)):
+        if not _is_whole(description, len(records)):
             raise DataError(
                 f'{folder}: no whole image cache of format {CACHE_FORMAT} with {len(records)} '
                 f'images; its cache.json says {description!s:.80}. Make it with build_cache'
             )
 
-        self.height = description.get('height')
-        self.width = description.get('width')
+        self.height = description['height']
+        self.width = description['width']
         # paths of images that another one stands in for
         self.unreadable = description['unreadable']
         # (N,) checksums of the images, and which of them this process has compared

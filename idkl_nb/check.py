@@ -112,7 +112,8 @@ def _check_table(file: Path) -> Listed:
     findings += check_people(rows)
     images = set()
     for folder in {PurePosixPath(row.path).parent for row in rows}:
-        with contextlib.suppress(OSError):  # a missing folder shows by its missing images
+        # a missing folder, or one of an impossible name, shows by its missing images
+        with contextlib.suppress(OSError, ValueError):
             names = filter(is_image, os.listdir(file.parent / folder))
             images |= {str(folder / name) for name in names}
     for row in rows:

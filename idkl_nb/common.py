@@ -52,9 +52,11 @@ def printable(
 def parse_json(
     text: str | bytes,  # of a file
 ):  # what it says
-    "As `json.loads`. Raises ValueError, also for what is nested too deep"
+    "As `json.loads`. Raises ValueError, also for what is nested too deep or could not be written"
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a letter, such as \\ud83d, could not
+        return value
     except RecursionError as error:
         raise ValueError('nested too deep') from error
 

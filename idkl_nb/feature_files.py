@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FEATURES_FORMAT', 'NO_ROOT', 'WORDS', 'FEATURES_HELP', 'READERS', 'modality_numbers', 'is_relative', 'check_columns',
-           'column_tensor', 'save_features', 'read_safetensors', 'read_member', 'read_npz', 'check_keys', 'as_table',
-           'load_features']
+           'column_tensor', 'save_features', 'read_safetensors', 'read_member', 'check_letters', 'read_npz',
+           'check_keys', 'as_table', 'load_features']
 
 # %% ../nbs/workshop/feature_files.ipynb #3dde4c53
 import difflib
 import json
+import sys
 import warnings
 from pathlib import Path
 
@@ -172,6 +173,17 @@ def read_member(
             ) from error
 
 
+def check_letters(
+    x: np.ndarray,
+    key: str,  # its name
+):
+    "Raise DataError for text with letters that do not exist: NumPy takes any number for one"
+    if x.dtype.kind == 'U':
+        letters = np.frombuffer(x.tobytes(), f'{x.dtype.byteorder}u4')
+        if letters.max(initial=0) > sys.maxunicode:
+            raise DataError(f'{key} holds letters that do not exist')
+
+
 def read_npz(
     file: Path,
 ) -> dict:
@@ -181,6 +193,7 @@ def read_npz(
         for key in opened.files:
             known = key in ('features', 'about', *COLUMNS)
             arrays[key] = read_member(opened, key) if known else np.empty(0)
+            check_letters(arrays[key], key)
 
     if 'features' in arrays:
         x = arrays['features']

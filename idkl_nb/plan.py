@@ -6,6 +6,8 @@
 __all__ = ['Plan', 'StepLoader']
 
 # %% ../nbs/workshop/plan.ipynb #b1751e32
+from collections.abc import Iterator
+
 import torch
 from torch.utils.data import Sampler
 
@@ -85,7 +87,10 @@ class StepLoader:
         self.loader = make_loader(images, config.workers, whole_batch, batch_sampler=plan)
 
     def __iter__(self):
-        batches = iter(self.loader)
+        # processes that read begin here; while a step is waited for, a signal may raise
+        return self._steps(iter(self.loader))
+
+    def _steps(self, batches: Iterator[Batch]) -> Iterator[list]:
         for step in range(self.plan.start, self.plan.steps):
             numbers = self.plan.numbers(step, self.plan.rank)
             yield [self._portion(step, n, next(batches)) for n in range(len(numbers))]

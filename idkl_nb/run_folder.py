@@ -147,11 +147,23 @@ def has_step(
 def check_free(
     folder: Path,  # where a run is to begin
 ):
-    "Raise FileExistsError when a run is there that has made a step, DataError when a file is"
-    if (folder / 'config.json').exists() and has_step(folder):
+    """Raise FileExistsError when a run is there that has made a step, or what no run has written
+
+    DataError when a file is in its place, CheckpointError when its config.json is of no run."""
+    begun = (folder / 'config.json').exists()
+    if begun:
+        RunDescription.read(folder)
+    if begun and has_step(folder):
         raise FileExistsError(
             f'{folder}: a run is here already. Go on with it by resume(folder, records), name '
             'another folder, or move this one away'
+        )
+
+    log = folder / 'log.jsonl'  # a start that was killed may leave an empty one
+    if not begun and (has_step(folder) or log.exists() and log.stat().st_size):
+        raise FileExistsError(
+            f'{folder}: weights, checkpoints or a log are here, and no config.json says that they '
+            'are of a run. Name another folder, or move them away'
         )
     if folder.exists():
         make_folder(folder)

@@ -82,11 +82,13 @@ def drawn_by(
 
     try:
         values = parse_json(file.read_text(encoding='utf-8'))
-        values.pop('people', None)
+        people = values.pop('people', [])
+        if not isinstance(people, list):
+            raise TypeError(f'people = {people!r:.80}')
         if 'garments' in values:
             values['garments'] = Garments(**values['garments'])
         return World(**values)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f'{file}: does not describe a world ({error}). Draw the dataset anew'
         ) from error

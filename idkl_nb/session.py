@@ -176,12 +176,14 @@ class Session:
     ) -> Iterator:
         "The same, one after the other. Raises what `stop` does for a signal while one waits"
         alone = self.accelerator.num_processes == 1  # others would wait for this process
-        steps = iter(steps)
+        self.steps = iter(steps)
+
         while True:
-            try:
-                with self.signals.waiting(may_raise=alone):
-                    needed = next(steps, None)
-            except Waited:
+            waited = True
+            with contextlib.suppress(Waited), self.signals.waiting(may_raise=alone):
+                needed = next(self.steps, None)
+                waited = False
+            if waited:
                 self._stop_here()
             if needed is None:
                 return
@@ -254,6 +256,7 @@ class Session:
 
     def stop(self):
         "Raise what a signal raises, KeyboardInterrupt or SystemExit, with words"
+        self.steps = None  # the processes that read end here, before the program does
         message = (
             f'stopped after step {self.step} of {self.plan.steps}; '
             f'go on with resume({self.folder.name!r}, ...)'

@@ -15,6 +15,7 @@ from jaxtyping import Int
 from .common import MODALITIES, DataError
 from .folders import is_file
 from .layouts import SYSU_CAMERAS, TRIALS
+from .mat_files import load_mat
 from .records import Records
 
 # %% ../nbs/workshop/sysu_draws.ipynb #e68eec83
@@ -26,20 +27,20 @@ def load_cells(
     name: str,  # of the variable
 ) -> np.ndarray:  # numbers or text; a cell is an array of objects
     "One variable of a .mat file. Raises ValueError for a file that is damaged or has no such one"
-    from scipy.io import loadmat, whosmat  # here, for nobody else waits for it
-
     try:
         size = file.stat().st_size
         if size > LARGEST_MAT:
             raise ValueError(f'it has {size:,} bytes')
-        names = [variable for variable, *_ in whosmat(file, appendmat=False)]
-        if name in names:
-            return loadmat(file, variable_names=[name], appendmat=False)[name]
+        loaded = load_mat(file)
+        if name in loaded:
+            return loaded[name]
     except Exception as error:  # damage shows in many ways
         raise ValueError(
             f'not a readable .mat file ({error}). If it comes from MATLAB, save it with -v7'
         ) from error
-    raise ValueError(f'expected the variable {name}; found {names}')
+
+    names = [other for other in loaded if not other.startswith('__')]
+    raise ValueError(f'expected the variable {name}, a cell of numbers; found {names}')
 
 
 def is_draw(

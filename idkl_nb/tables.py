@@ -41,9 +41,12 @@ def read_parquet(
     except ImportError as error:
         raise ImportError(f'{file}: {NEEDS_PYARROW}') from error
 
-    columns = read_table(file).to_pydict()
-    rows = zip(*columns.values())
-    words = [['' if value is None else str(value) for value in row] for row in rows]
+    try:
+        columns = read_table(file).to_pydict()
+        rows = zip(*columns.values())
+        words = [['' if value is None else str(value) for value in row] for row in rows]
+    except Exception as error:  # damage, and dates that Python does not have, show in many ways
+        raise ValueError(f'{type(error).__name__}: {error}') from error
     return [('row 0', list(columns)), *((f'row {n}', row) for n, row in enumerate(words, 1))]
 
 

@@ -45,7 +45,10 @@ def read_log(
             row = parse_json(line.decode())
         except ValueError:
             break
-        if not isinstance(row, dict) or 'step' not in row:
+
+        step = row.get('step') if isinstance(row, dict) else None
+        before = rows[-1]['step'] if rows else -1
+        if type(step) is not int or not before < step < 2**31:
             break
         rows.append(row)
     return pd.DataFrame(rows).set_index('step') if rows else pd.DataFrame()

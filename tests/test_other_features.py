@@ -1,6 +1,7 @@
 "Features and distances of other programs, and what is refused in them."
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from idkl_nb.common import DataError
 from idkl_nb.evaluate import evaluate_main
 from idkl_nb.feature_files import save_features
 from idkl_nb.features import FeatureTable
-from idkl_nb.other_features import arrays_of, matrix_of, read_list
+from idkl_nb.mat_files import variables
+from idkl_nb.other_features import arrays_of, listed_table, matrix_of, read_list, two_sided_table
 from idkl_nb.readers import read_dataset
 from idkl_nb.world import World
 from idkl_nb.writers import write_regdb
@@ -135,6 +137,86 @@ def test_nothing_is_unpickled(tmp_path):
         arrays_of(tmp_path / 'cut.mat')
     with pytest.raises(DataError, match='no such file'):
         arrays_of(tmp_path / 'none.npy')
+
+
+def two_sides(**changes):
+    "Six variables of five queries and five images of the gallery"
+    x = np.eye(5)
+    sides = dict(query_f=x, query_label=np.arange(5), query_cam=np.ones(5))
+    sides |= dict(gallery_f=x, gallery_label=np.arange(5), gallery_cam=np.full(5, 2))
+    return sides | changes
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(gallery_f=np.eye(5)[:, :3]), 'differ in length'),
+        (dict(query_f=np.full((5, 5), np.nan)), '5 of 10 features are NaN'),
+        (dict(query_f=np.ones((5, 5, 2))), 'float64 of shape'),
+        (dict(query_f=np.array(['a'] * 5)), 'name the order of its rows'),
+        (dict(query_label=np.arange(5) + 0.5), 'whole numbers'),
+        (dict(query_cam=np.full(5, np.nan)), 'whole numbers'),
+    ],
+)
+def test_two_sides_that_do_not_fit(changes, message, tmp_path):
+    "The file is named"
+    savemat(tmp_path / 'f.mat', two_sides())
+    assert len(two_sided_table(tmp_path / 'f.mat', 'infrared')) == 10
+    savemat(tmp_path / 'f.mat', two_sides(**changes))
+    with pytest.raises(DataError, match=f'f.mat: .*{message}'):
+        two_sided_table(tmp_path / 'f.mat', 'infrared')
+
+
+def test_long_floats_are_shortened(bench, tmp_path):
+    "PyTorch has none of them"
+    np.save(tmp_path / 'x.npy', bench[3].astype(np.longdouble))
+    write_list(tmp_path / 'l.txt', bench[2].path)
+    table = listed_table(tmp_path / 'x.npy', tmp_path / 'l.txt', bench[2])
+    assert np.array_equal(table.features, bench[3])
+
+
+def cells(depth):
+    inside = np.eye(2)
+    for _ in range(depth):
+        outside = np.empty(1, dtype=object)
+        outside[0] = inside
+        inside = outside
+    return inside
+
+
+def no_type(content):
+    content[content.index(struct.pack('<2I', 9, 32))] = 250
+
+
+def is_complex(content):
+    content[content.index(struct.pack('<2I', 6, 8)) + 9] |= 8
+
+
+def large(content):
+    at = content.index(struct.pack('<2I', 5, 8)) + 8
+    content[at : at + 8] = struct.pack('<2I', 2**30, 1)
+
+
+@pytest.mark.parametrize(
+    'value, damage',
+    [
+        (np.eye(2), no_type),
+        (np.eye(2), is_complex),
+        ('', large),
+        (cells(1), large),
+        (cells(9), list),
+        (dict(a=1), list),
+    ],
+)
+def test_scipy_reads_no_unsound_matrix(value, damage, tmp_path):
+    "It could end the process, or fill the memory; the other variables are read"
+    file = tmp_path / 'f.mat'
+    savemat(file, dict(bad=value, good=np.eye(3)))
+    content = bytearray(file.read_bytes())
+    damage(content)
+    file.write_bytes(content)
+    assert variables(memoryview(content)) == dict(bad=False, good=True)
+    assert list(arrays_of(file)) == ['good']
 
 
 def test_what_could_be_two_things_is_refused(bench, tmp_path):

@@ -17,8 +17,9 @@ import torch
 from commands import command
 from PIL import Image
 
-from idkl_nb import cards, folders
+from idkl_nb import cards, commands, folders
 from idkl_nb.assembly import IDKLConfig
+from idkl_nb.cache import to_cache_json
 from idkl_nb.cache_building import build_cache
 from idkl_nb.check import check, check_main
 from idkl_nb.check_images import check_image
@@ -48,6 +49,7 @@ from idkl_nb.run_folder import RunDescription, load
 from idkl_nb.runs import Experiment, data
 from idkl_nb.search_command import search_main
 from idkl_nb.train_command import train_main
+from idkl_nb.training import fit
 from idkl_nb.training_log import read_log
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
@@ -108,6 +110,19 @@ def test_a_file_name_can_not_write_a_line_of_its_own(tmp_path):
     assert code == 2 and err.count('\n') == 1 and '\x1b' not in err
 
 
+@pytest.mark.parametrize('order', '<>')
+def test_letters_that_do_not_exist(order, people, tmp_path):
+    "NumPy takes any number for a letter, and Python fails when it looks at such a one"
+    save_features(features_of(people.where(split='test'), feature='good'), tmp_path / 'f.npz')
+    arrays = dict(np.load(tmp_path / 'f.npz'))
+    about = np.array(str(arrays['about'])).astype(f'{order}U99')
+    letters = np.frombuffer(about.tobytes(), f'{order}u4').copy()
+    letters[3] = 0x110000
+    np.savez(tmp_path / 'g.npz', **arrays | dict(about=np.ndarray((), f'{order}U99', letters)))
+    with pytest.raises(DataError, match='g.npz: about holds letters that do not exist'):
+        load_features(tmp_path / 'g.npz')
+
+
 # Names that could not be saved
 
 
@@ -156,6 +171,25 @@ def test_results_of_somebody_else_are_not_written_over(name, tmp_path):
     code, _, err = command(train_main, '--preset', 'smoke', '--out', tmp_path / 'out')
     assert code == 2 and 'no run of idkl-train left it' in err
     assert file.read_text() == 'mine' and not (tmp_path / 'out' / 'data').exists()
+
+
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('weights.safetensors', 'mine', 'no config.json says'),
+        ('log.jsonl', 'mine', 'no config.json says'),
+        ('checkpoints/step-000000007.safetensors', 'mine', 'no config.json says'),
+        ('config.json', '{"architectures": ["ViT"]}', 'config.json: does not describe a run'),
+    ],
+)
+def test_fit_writes_over_nothing_of_somebody_else(name, content, message, people, tmp_path):
+    "In Python, too"
+    file = tmp_path / 'run' / name
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises((FileExistsError, CheckpointError), match=message):
+        fit(TrainConfig(), people, tmp_path / 'run', progress=False)
+    assert file.read_text() == content and list(tmp_path.rglob('*.*')) == [file]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +324,20 @@ DAMAGES = {
     'another size': lambda folder: change(folder, height='16'),
     'a flipped header': lambda folder: flip(folder / 'images.npy', 20),
     'a header that is no Python': lambda folder: flip(folder / 'images.npy', 12),
+    'checksums of another form': lambda folder: sign(folder, blocks=[[]]),
+    'checksums that are too large': lambda folder: sign(folder, blocks=[2**32] * 16),
+    'checksums of fewer images': lambda folder: sign(folder, blocks=[1]),
+    'no list of unreadable images': lambda folder: sign(folder, unreadable=7),
+    'another alphabet': lambda folder: sign(folder, width='١٦'),
+    'no checksums': lambda folder: sign(folder, blocks=None),
 }
+
+
+def sign(folder, **values):
+    "Other values, with a checksum that fits"
+    text = json.loads((folder / 'cache.json').read_text())
+    del text['checksum']
+    (folder / 'cache.json').write_text(to_cache_json(text | values))
 
 
 def change(folder, **values):
@@ -330,7 +377,20 @@ def test_a_malformed_state_with_a_valid_checksum(text, tmp_path):
         load_state(tmp_path / 's.safetensors')
 
 
-@pytest.mark.parametrize('line', [b'\xff\xfe', b'[1]', b'{"loss": 1}', b'[' * 10**5, b'{"step": 2'])
+DAMAGED_LINES = [
+    b'\xff\xfe',
+    b'[1]',
+    b'{"loss": 1}',
+    b'[' * 10**5,
+    b'{"step": 2',
+    b'{"step": "2"}',
+    b'{"step": 1}',
+    b'{"step": true}',
+    b'{"step": 2, "\\ud83d": 1}',
+]
+
+
+@pytest.mark.parametrize('line', DAMAGED_LINES)
 def test_a_damaged_line_ends_the_log(line, tmp_path):
     "What stands before it is read"
     (tmp_path / 'log.jsonl').write_bytes(b'{"step": 1, "total": 2.0}\n' + line + b'\n')
@@ -408,6 +468,24 @@ def test_ctrl_c_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr('idkl_nb.train_command.fit', pressed)
     code, _, err = command(train_main, '--preset', 'smoke', '--out', tmp_path / 'run')
     assert code == 130 and f'go on with --resume --out {tmp_path / "run"}' in err
+
+
+class Interrupted:
+    "Stands for a module in which Ctrl-C came while it was imported"
+
+    def find_spec(self, name, *_):
+        if name == 'idkl_nb.check':
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_command_is_imported(monkeypatch, capsys):
+    "One sentence, too, and no traceback"
+    monkeypatch.delitem(sys.modules, 'idkl_nb.check')
+    monkeypatch.setattr(sys, 'meta_path', [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as end:
+        commands.check()
+    assert end.value.code == 130 and capsys.readouterr().err == 'idkl-check: stopped\n'
+    assert end.value.__suppress_context__
 
 
 # Time bombs

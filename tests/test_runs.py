@@ -65,9 +65,10 @@ def test_a_world_is_drawn_once_and_no_other_in_its_place(tmp_path):
     assert data(small, tmp_path).path.tolist() == first.path.tolist()
     with pytest.raises(ValueError, match='drawn with seed 7, coupling 0.65, not with seed 8'):
         data(replace(small, seed=8), tmp_path)
-    (tmp_path / 'data' / 'world.json').write_text('[1]')
-    with pytest.raises(ValueError, match='does not describe a world'):
-        data(small, tmp_path)
+    for text in ('[1]', '{"seed": Infinity}', '{"people": 7}'):
+        (tmp_path / 'data' / 'world.json').write_text(text)
+        with pytest.raises(ValueError, match='does not describe a world'):
+            data(small, tmp_path)
 
 
 def test_runs_are_numbered(tmp_path):

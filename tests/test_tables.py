@@ -134,6 +134,9 @@ def test_no_table_at_all(own, tmp_path, monkeypatch):
     with pytest.raises(DataError):
         dataset_folder(tmp_path)
 
+    missing.write_text(f'{HEADER}\na\0/b.png,1,1,0,test\n')
+    assert 'missing image (1)' in command(check_main, missing).out
+
     own.with_name('x.parquet').write_bytes(b'PAR1')
     monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
     monkeypatch.setitem(sys.modules, 'pyarrow', None)
@@ -141,6 +144,18 @@ def test_no_table_at_all(own, tmp_path, monkeypatch):
         refused(command(main, own.with_name('x.parquet')), r"pip install 'idkl_nb\[tables\]'")
     out = tmp_path / 'out.parquet'
     refused(command(make_table_main, own.parent, '--pattern', PATTERN, '--out', out), 'pyarrow|lie')
+
+
+def test_dates_that_python_does_not_have(tmp_path):
+    "Parquet holds years that Python does not"
+    pyarrow = pytest.importorskip('pyarrow')
+    from pyarrow.parquet import write_table
+
+    late = pyarrow.array([2**62], pyarrow.int64()).view(pyarrow.timestamp('us'))
+    columns = dict.fromkeys(HEADER.split(','), pyarrow.array(['x'])) | dict(split=late)
+    write_table(pyarrow.table(columns), tmp_path / 'x.parquet')
+    with pytest.raises(DataError, match='x.parquet: unreadable'):
+        read_table(tmp_path / 'x.parquet')
 
 
 def test_one_modality_is_a_finding_with_its_line(own):
