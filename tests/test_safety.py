@@ -273,7 +273,7 @@ def test_the_card_says_what_it_is_for(tmp_path):
     for words in (
         'education and research',
         'surveillance technology',
-        'no proof of identity',
+        'never a proof of identity',
         'Do not use',
         'usually far lower',
     ):
