@@ -89,7 +89,7 @@ STARTS = {
         'light, ranked by L_b and by IDKL, each with its rank, a tick or a cross, and a distance. '
         'In both rows the first picture is wrong and the second is right.',
         # `folder` of the files beside the page; `person` is the number of a query, from 0
-        dict(folder='search_files', megabytes=19, person=2, dial='0.65'),
+        dict(folder='search_files', megabytes=18, person=2, dial='0.65'),
     ),
 }
 

@@ -41,7 +41,7 @@ function fromSite(model) {
     const start = async (names, tell) => {
         const files = {}
         const sizes = { 'ort.mjs': 0.1, 'ort.wasm': 12.4 }  // megabytes
-        for (const name of names) sizes[`${name}.onnx`] = 2.7
+        for (const name of names) sizes[`${name}.onnx`] = 2.5
         const all = Object.values(sizes).reduce((total, size) => total + size)
         let loaded = 0
         for (const name in sizes) {
