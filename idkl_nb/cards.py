@@ -103,7 +103,11 @@ STATEMENT = (
     'identifying people. Accuracy across datasets is poor, and a score is never a proof of '
     'identity.'
 )
-USE = f'{STATEMENT} Ask who is watched, who agreed, and who is harmed by a mistake.'
+USE = (
+    f'{STATEMENT} Ask who is watched, who agreed, and who is harmed by a mistake. Do not use these '
+    'weights to find, follow or judge people. On other cameras, people and places the accuracy is '
+    'usually far lower than in the table.'
+)
 
 
 def changed_settings(

@@ -74,8 +74,7 @@ def trained(
     folder: Path,  # of the run; it must not be there yet
 ):
     "Train without a bar"
-    with redirect_stderr(io.StringIO()):
-        fit(config, records.where(split='train'), folder, progress=False)
+    fit(config, records.where(split='train'), folder, progress=False)
 
 
 def example(
@@ -113,7 +112,8 @@ def made_once(
     runs.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix='unfinished-', dir=runs))
     try:
-        make(scratch)
+        with redirect_stderr(io.StringIO()):  # without bars
+            make(scratch)
         scratch.rename(home)
     except OSError:
         if not home.is_dir():  # else another process was first
