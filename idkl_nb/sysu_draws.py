@@ -40,7 +40,10 @@ def load_cells(
         ) from error
 
     names = [other for other in loaded if not other.startswith('__')]
-    raise ValueError(f'expected the variable {name}, a cell of numbers; found {names}')
+    raise ValueError(
+        f'expected the variable {name}, of numbers or of cells of numbers, without structs; '
+        f'of that kind it has {names}'
+    )
 
 
 def is_draw(
