@@ -172,11 +172,9 @@ def as_torch(
 
     opened = io.BytesIO()
     about = json.dumps(about_file(trained, precision))
-    logging.disable(logging.WARNING)  # it says for each tensor that it is stored whole
-    try:
+    with warnings.catch_warnings():  # it says for each tensor that it is stored whole
+        warnings.simplefilter('ignore')
         torch.export.save(program, opened, extra_files={'about.json': about})
-    finally:
-        logging.disable(logging.NOTSET)
     return opened.getvalue()
 
 # %% ../nbs/workshop/export.ipynb #165d8be2

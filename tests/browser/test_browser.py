@@ -244,6 +244,7 @@ def test_a_person_uses_the_explorers(chapter, lab, page, tmp_path):
             changes(
                 page, picture, lambda: drag(page, picture, 0.45, 0.3)
             )  # the fourth of nine pictures
+            settle(page, picture)  # the drag crosses others on its way
             assert 'query and rank 4 ' in explorer.inner_text().replace('rank 4,', 'rank 4 '), (
                 explorer.inner_text()
             )
