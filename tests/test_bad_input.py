@@ -461,7 +461,7 @@ area(
         'another variable',
         lambda b: read_sysu_draws(b.mat(perm=np.eye(3))),
         DataError,
-        r"found \['perm'\]",
+        r"it has \['perm'\]",
     ),
     (
         'words',
