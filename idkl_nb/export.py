@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Precision', 'OPSET', 'NEEDS', 'Format', 'SUFFIXES', 'TOLERANCE', 'Pictures', 'presets_of', 'about_file', 'need',
-           'batch_of_any_size', 'forget_places', 'in_whole_numbers', 'as_onnx', 'as_torch', 'export_run']
+           'batch_of_any_size', 'forget_places', 'onnx_model', 'in_whole_numbers', 'as_onnx', 'as_torch', 'export_run']
 
 # %% ../nbs/workshop/export.ipynb #30cda606
 import copy
@@ -51,10 +51,13 @@ class Pictures(nn.Module):
         self.embedder.theta.to(self.dtype)
         self.embedder.phi.to(self.dtype)
 
+    def normalised(self, images: UInt8[Tensor, 'B 3 H W']) -> Float[Tensor, 'B 3 H W']:
+        "As images were in training"
+        return ((images.float() / 255 - self.mean) / self.std).to(self.dtype)
+
     @typed
     def forward(self, images: UInt8[Tensor, 'B 3 H W']) -> Float[Tensor, 'B C']:
-        normalised = (images.float() / 255 - self.mean) / self.std
-        return self.embedder(normalised.to(self.dtype))
+        return self.embedder(self.normalised(images))
 
 # %% ../nbs/workshop/export.ipynb #45fcda40
 def presets_of(
@@ -114,6 +117,33 @@ def forget_places(graph):
         part.ClearField('metadata_props')
 
 
+def onnx_model(
+    network: nn.Module,  # of pictures
+    size: tuple[int, int],  # height and width of the pictures
+    outputs: tuple[str, ...] = ('features',),  # their names
+    optimize: bool = True,  # may change the weights
+):  # an ONNX model, for any number of pictures
+    "A network as ONNX"
+    example = torch.zeros(2, 3, *size, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=batch_of_any_size(),
+            opset_version=OPSET,
+            input_names=['images'],
+            output_names=outputs,
+            optimize=optimize,
+            verbose=False,
+        )
+
+    model = program.model_proto
+    forget_places(model.graph)
+    return model
+
+
 def in_whole_numbers(model):  # an ONNX model; gives another
     "Dynamic int8, by onnxruntime"
     import onnx
@@ -138,21 +168,7 @@ def as_onnx(
     from onnx.helper import set_model_props
 
     network = Pictures(trained.embedder, half=precision == 'float16')
-    example = torch.zeros(2, 3, trained.height, trained.width, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=batch_of_any_size(),
-            opset_version=OPSET,
-            input_names=['images'],
-            output_names=['features'],
-            verbose=False,
-        )
-    model = program.model_proto
-    forget_places(model.graph)
+    model = onnx_model(network, (trained.height, trained.width))
     if precision == 'int8':
         model = in_whole_numbers(model)
     set_model_props(model, about_file(trained, precision))

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'DIALS', 'QUERY_CAMERAS', 'GALLERY_CAMERAS', 'SIZE', 'COLUMNS', 'Shown', 'searched_people', 'photographs',
-           'gallery', 'queries', 'all_pictures', 'sheet', 'FeaturesAndMaps', 'graph_of', 'with_weights', 'networks',
-           'slope', 'about', 'write_page_files', 'answer', 'PageFiles', 'page_files_main']
+           'gallery', 'queries', 'all_pictures', 'sheet', 'FeaturesAndMaps', 'with_weights', 'networks', 'slope',
+           'about', 'write_page_files', 'answer', 'PageFiles', 'page_files_main']
 
 # %% ../nbs/workshop/page_files.ipynb #02394c13
 import functools
 import io
 import json
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from .assembly import Embedder
 from .common import INFRARED, VISIBLE, write_bytes
 from .console import run_command
-from .export import OPSET, Pictures, about_file, batch_of_any_size, forget_places
+from .export import Pictures, about_file, onnx_model
 from .images import resize_transform
 from .pretrained import load
 from .runs import Experiment
@@ -107,34 +106,10 @@ class FeaturesAndMaps(nn.Module):
         self, images: UInt8[Tensor, 'B 3 H W']
     ) -> tuple[Float[Tensor, 'B C'], Float[Tensor, 'B C h w']]:
         inside = self.pictures
-        x = inside.embedder.theta((images.float() / 255 - inside.mean) / inside.std)
+        x = inside.embedder.theta(inside.normalised(images))
         for block in inside.embedder.phi:
             x = block(x)
         return inside.embedder.neck(inside.embedder.pool(x)), x
-
-
-def graph_of(
-    network: FeaturesAndMaps,
-):  # gives an ONNX model
-    "The network as ONNX; weights keep their names in PyTorch"
-    example = torch.zeros(2, 3, *SIZE, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=batch_of_any_size(),
-            opset_version=OPSET,
-            input_names=['images'],
-            output_names=['features', 'maps'],
-            optimize=False,  # which would change the weights
-            verbose=False,
-        )
-
-    model = program.model_proto
-    forget_places(model.graph)
-    return model
 
 
 def with_weights(
@@ -172,7 +147,8 @@ def networks() -> dict[str, bytes]:  # .onnx by method
     for method in METHODS:
         trained = load(method)
         network = FeaturesAndMaps(trained.embedder)
-        graph = graph or graph_of(network)
+        if graph is None:  # weights keep their names in PyTorch
+            graph = onnx_model(network, SIZE, ('features', 'maps'), optimize=False)
         model = with_weights(graph, network.state_dict())
         set_model_props(model, about_file(trained))
         files[method] = model.SerializeToString(deterministic=True)

@@ -4,44 +4,22 @@ They are rendered in pure Python. Nothing sticks out, every picture is there, no
 the bar at the top. IDKL_SCREENSHOTS names a folder for pictures of some of them. The network is
 shut: what a page needs, it has beside it."""
 
-import importlib.util
 import json
 import os
 import re
 import runpy
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from filelock import FileLock
+from rendered import api, axe, open_browser, root, site
 
 from idkl_nb.csa import csa_loss
 from idkl_nb.metrics import score_rankings
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.tgsa import affinity, tgsa_loss
-
-pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
-api = pytest.importorskip(
-    'playwright.sync_api', reason='the browser test needs playwright: pip install playwright'
-)
-axe = pytest.importorskip(
-    'axe_playwright_python.sync_playwright', reason='pip install axe-playwright-python'
-)
-chromium = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
-if chromium is None:
-    pytest.skip(
-        'the browser test needs chromium: apt-get install chromium', allow_module_level=True
-    )
-
-root = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location('idkl_site', root / '.ci' / 'site.py')
-site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(site)
-
 
 OUTSIDE = """() => {
     const whole = [document.documentElement, document.body]
@@ -76,9 +54,8 @@ def pages(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope='module')
 def browser():
-    with api.sync_playwright() as started:
-        arguments = ['--no-sandbox', '--disable-dev-shm-usage']
-        yield started.chromium.launch(executable_path=chromium, args=arguments)
+    with open_browser() as opened:
+        yield opened
 
 
 def from_files(browser, width, scheme):

@@ -5,12 +5,10 @@ where it can't be fetched and is not in the cache, the tests that need it are sk
 IDKL_SCREENSHOTS names a folder for pictures."""
 
 import functools
-import importlib.util
 import io
 import json
 import os
 import runpy
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rendered import axe, open_browser, root, site
 from torch.nn import functional as F
 
 from idkl_nb.heatmaps import heat_map
@@ -29,27 +28,8 @@ from idkl_nb.page_files import DIALS, METHODS, SIZE, gallery, queries, write_pag
 from idkl_nb.page_still import features_of, ranked
 from idkl_nb.pretrained import load
 
-pytest.importorskip('smalldocs', reason='smalldocs needs Python 3.11')
 pytest.importorskip('onnxscript')
-api = pytest.importorskip(
-    'playwright.sync_api', reason='the browser test needs playwright: pip install playwright'
-)
-axe = pytest.importorskip(
-    'axe_playwright_python.sync_playwright', reason='pip install axe-playwright-python'
-)
-chromium = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
-)
-if chromium is None:
-    pytest.skip(
-        'the browser test needs chromium: apt-get install chromium', allow_module_level=True
-    )
-
-root = Path(__file__).resolve().parents[2]
 runtime = runpy.run_path(str(root / '.ci' / 'runtime.py'))
-spec = importlib.util.spec_from_file_location('idkl_site', root / '.ci' / 'site.py')
-site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(site)
 START = STARTS['search'].state
 ONE_PAGE = ('search_in_the_page.ipynb', 'styles.css', '_quarto.yml')
 
@@ -98,9 +78,8 @@ def files(pages):
 
 @pytest.fixture(scope='module')
 def browser():
-    with api.sync_playwright() as started:
-        arguments = ['--no-sandbox', '--disable-dev-shm-usage']
-        yield started.chromium.launch(executable_path=chromium, args=arguments)
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope='module')
