@@ -17,7 +17,8 @@ from torch import Tensor
 from .common import MODALITIES, DataError
 from .features import FeatureTable
 from .other_features import USUAL, arrays_of, matrix_of, read_list, table_of, turned_to
-from .protocols import Protocol, ProtocolScores, check_side
+from .protocol_scores import ProtocolScores
+from .protocols import Protocol, check_side
 from .records import COLUMNS, Records
 
 # %% ../nbs/workshop/apart.ipynb #5388a7c2

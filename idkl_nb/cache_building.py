@@ -17,11 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from .cache import CACHE_FORMAT, ImageCache, cache_description, npy_header, to_cache_json
-from .common import DataError, open_unfinished
+from .common import DataError
 from .images import Images, check_size, resize_transform
 from .loaders import check_handover, make_loader
 from .records import Records
 from .unfinished_folders import remove_unfinished, unfinished_folder
+from .whole_files import open_unfinished
 
 # %% ../nbs/workshop/cache_building.ipynb #d03fb030
 def cache_bytes(

@@ -15,17 +15,18 @@ from pathlib import Path
 
 import torch
 
-from .common import DataError, printable, write_bytes
+from .common import DataError, printable
 from .config import TrainConfig
 from .feature_files import save_features
 from .features import FeatureTable, embed
 from .model import IDKL
 from .precision import Precision
-from .protocols import ProtocolScores
+from .protocol_scores import ProtocolScores
 from .readers import read_dataset
 from .records import Records
 from .run_folder import RunDescription, has_step, load, precision_of
 from .runs import Experiment, dataset_name, drawn_by, score_run, score_table, world_words
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/cards.ipynb #e2fc6096
 def dataset_words(

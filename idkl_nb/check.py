@@ -20,13 +20,14 @@ from .check_folders import check_folders, check_link, dataset_folder
 from .check_images import check_files, compare_images
 from .check_lists import check_lists
 from .check_people import check_counts, check_draws, check_people
-from .common import MAX_WORKERS, UNSAVEABLE, DataError, expand_paths, write_whole
+from .common import MAX_WORKERS, UNSAVEABLE, DataError, expand_paths
 from .console import messages
 from .findings import KINDS, SEVERITIES, Finding, Report, finding
 from .folders import is_file, is_image
 from .layouts import DATASETS, TABLE_HELP, Layout
 from .records import ListedImage
 from .tables import OWN, is_table, table_rows
+from .whole_files import write_whole
 
 # %% ../nbs/workshop/check.ipynb #9853ec54
 def _trials_with_lists(

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from .assembly import Embedder
 from .backbone import GeM
-from .common import DataError, make_folder, parse_json, write_bytes
+from .common import DataError, parse_json
 from .common_resnets import resnet
 from .common_weights import read_weights, take_weights
+from .whole_files import make_folder, write_bytes
 
 # %% ../nbs/workshop/checkpoints.ipynb #b05000d1
 def _take_apart(tree, place: str, tensors: dict):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from .batches import eval_loader
 from .checkpoints import load_state
-from .common import INFRARED, VISIBLE, typed, write_whole
+from .common import INFRARED, VISIBLE, typed
 from .config import TrainConfig
 from .heatmaps import heat_map
 from .images import eval_transform
@@ -28,6 +28,7 @@ from .model import IDKL
 from .records import Records
 from .spaces import projection
 from .training import fit, resume
+from .whole_files import write_whole
 
 # %% ../nbs/workshop/diagnosis.ipynb #62a55621
 def _loader(records: Records, config: TrainConfig, size: int):

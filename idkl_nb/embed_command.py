@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .checkpoints import load_released_checkpoint
-from .common import MODALITIES, DataError, check_new_file, check_workers
+from .common import MODALITIES, DataError, check_workers
 from .console import run_command
 from .devices import check_device
 from .feature_files import save_features
@@ -26,6 +26,7 @@ from .pretrained import folder_of, load
 from .records import Records
 from .run_features import images_to_test
 from .scoring import check_unseen
+from .whole_files import check_new_file
 
 # %% ../nbs/workshop/embed_command.ipynb #bdb45c52
 def images_below(

@@ -16,14 +16,15 @@ from pathlib import Path
 import tyro
 
 from .apart import apart_table, read_distances, score_distances
-from .common import DataError, expand_paths, write_whole
+from .common import DataError, expand_paths
 from .console import messages
 from .evaluate_options import EvaluateOptions
 from .feature_files import load_features
 from .features import FeatureTable
 from .joining import join_records
 from .other_features import listed_table, two_sided_table
-from .protocols import SYSU, Protocol, ProtocolScores, RegDB, join_trials
+from .protocol_scores import ProtocolScores, join_trials
+from .protocols import SYSU, Protocol, RegDB
 from .readers import read_dataset
 from .records import Records
 from .regdb_trials import check_named_once, regdb_trials
@@ -33,6 +34,7 @@ from .run_folder import load, model_folder
 from .scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features
 from .sysu_draws import check_sysu_paths, read_sysu_draws
 from .tables import is_table
+from .whole_files import write_whole
 
 # %% ../nbs/workshop/evaluate.ipynb #12678806
 @dataclass(frozen=True)

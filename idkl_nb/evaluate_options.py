@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import tyro
 
 from .apart import Others, check_others
-from .common import check_new_file
 from .features import FeatureTable
 from .protocols import SYSU, Protocol, RegDB
 from .regdb_trials import check_named_once, regdb_trials
 from .scoring import PROTOCOLS
+from .whole_files import check_new_file
 
 # %% ../nbs/workshop/evaluate_options.ipynb #9d01a9cf
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .assembly import IDKLConfig
-from .common import INFRARED, VISIBLE, write_bytes
+from .common import INFRARED, VISIBLE
 from .examples import METHODS, both_methods
 from .modality import ModalityHeads, cross_entropy, modality_loss
 from .model import weights_of
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/explorer_records.ipynb #1bb0559f
 GROUPS = dict(  # of Eq. 21: the terms that share a weight

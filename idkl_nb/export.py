@@ -24,12 +24,13 @@ from torch import Tensor, nn
 
 from .assembly import Embedder
 from .cards import TERMS, USE
-from .common import check_new_file, typed, write_bytes
+from .common import typed
 from .config import PRESETS, TrainConfig
 from .end_to_end import methods
 from .exported import Agreement, compare, run_onnx, run_openvino, run_torch
 from .images import IMAGENET_MEAN, IMAGENET_STD
 from .pretrained import Pretrained, load
+from .whole_files import check_new_file, write_bytes
 
 # %% ../nbs/workshop/export.ipynb #02811db6
 Precision = Literal['float32', 'float16', 'int8']

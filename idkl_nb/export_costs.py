@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .assembly import IDKLConfig
-from .common import expand_paths, write_bytes
+from .common import expand_paths
 from .config import TrainConfig
 from .end_to_end import evaluate
 from .export import as_onnx
@@ -32,6 +32,7 @@ from .pretrained import Pretrained, load
 from .records import Records
 from .trial import commit
 from .verify import TRAINED, test_people
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/export_costs.ipynb #5877837d
 PRECISIONS = ('float32', 'float16', 'int8')

@@ -11,8 +11,9 @@ from typing import Literal
 
 from torch.nn import functional as F
 
-from .common import typed, write_whole
+from .common import typed
 from .features import FeatureTable
+from .whole_files import write_whole
 
 # %% ../nbs/workshop/faiss_search.ipynb #3d86519e
 LINKS = 32  # of an image in 'hnsw', to images that are near it

@@ -21,12 +21,13 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .common import MODALITIES, UNSAVEABLE, DataError, parse_json, write_whole
+from .common import MODALITIES, UNSAVEABLE, DataError, parse_json
 from .features import FeatureTable
 from .folders import is_file
 from .layouts import SPECTRA, SPLITS
 from .pickled_text import read_objects
 from .records import COLUMNS, Records
+from .whole_files import write_whole
 
 # %% ../nbs/workshop/feature_files.ipynb #fd0bc34c
 FEATURES_FORMAT = '1'  # of the .safetensors files

@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import tyro
 
-from .common import expand_paths, write_bytes
+from .common import expand_paths
 from .config import PRESETS, TrainConfig
-from .experiments import LONG, changed, way
+from .experiment_rows import LONG, changed, way
 from .training import fit
 from .trial import Trial, people_of
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/first_steps.ipynb #3de69285
 FORMS = ('as written', 'mean alone', 'stop-gradient alone')  # rows of `experiments.way`

@@ -19,16 +19,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .checkpoints import load_state
-from .common import INFRARED, VISIBLE, expand_paths, typed, write_bytes
+from .common import INFRARED, VISIBLE, expand_paths, typed
 from .config import PRESETS
 from .diagnosis import features_of
-from .experiments import LONG, MAIN, Experiment
+from .experiment_rows import LONG
+from .experiments import MAIN, Experiment
 from .model import IDKL
 from .people import Identity
 from .readers import read_dataset
 from .records import Records
 from .training import fit
 from .trial import Trial, people_of
+from .whole_files import write_bytes
 from .world import World
 from .writers import write_sysu
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from .common import make_folder
+from .whole_files import make_folder
 
 # %% ../nbs/workshop/loggers.ipynb #4a5b4aba
 class LivePlot:

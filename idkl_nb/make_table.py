@@ -17,12 +17,13 @@ import numpy as np
 import tyro
 
 from .check_people import check_splits
-from .common import MODALITIES, DataError, write_bytes
+from .common import MODALITIES, DataError
 from .console import run_command
 from .folders import existing_folder, image_files, warn_unused
 from .layouts import NUMBER, SPLITS, modality_of
 from .records import COLUMNS, ListedImage, Records
 from .tables import NEEDS_PYARROW, TABLES, is_table, read_table
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/make_table.ipynb #05458f9d
 def pattern_of(

@@ -13,10 +13,10 @@ import pandas as pd
 from safetensors import safe_open
 
 from .cards import TERMS, USE
-from .common import write_bytes
 from .common_weights import WEIGHTS
 from .publish import head
 from .verify import TRAINED
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/packaged_cards.ipynb #50da98af
 MINUTES = {'L_b': 1.7, 'IDKL': 1.7}  # of the training, on the CPU, 2 threads

@@ -23,12 +23,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .assembly import Embedder
-from .common import INFRARED, VISIBLE, write_bytes
+from .common import INFRARED, VISIBLE
 from .console import run_command
 from .export import Pictures, about_file, onnx_model
 from .images import resize_transform
 from .pretrained import load
 from .runs import Experiment
+from .whole_files import write_bytes
 from .world import World
 
 # %% ../nbs/workshop/page_files.ipynb #08f786ea

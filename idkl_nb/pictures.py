@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from .common import MODALITIES
 from .figures import BLUE, COLOURS, DASHES, ORANGE, Board, Figure, panels, picture, to_array
 from .images import Images
-from .protocols import ProtocolScores
+from .protocol_scores import ProtocolScores
 from .records import Records
 
 # %% ../nbs/workshop/pictures.ipynb #e622779d

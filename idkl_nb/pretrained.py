@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from . import run_folder
 from .assembly import Embedder
 from .checkpoints import CheckpointError
-from .common import write_bytes
 from .config import TrainConfig
 from .model import IDKL
 from .run_folder import RunDescription, model_folder, save_weights
 from .runs import Experiment, world_words
 from .verify import TRAINED, unpack
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/pretrained.ipynb #245a2067
 class Pretrained(nn.Module):

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from .cards import TERMS, USE
-from .common import make_folder, write_bytes
 from .console import run_command
 from .pretrained import FILES, save_pretrained
 from .run_folder import RunDescription, model_folder, precision_of
 from .training_log import read_log
+from .whole_files import make_folder, write_bytes
 
 # %% ../nbs/workshop/publish.ipynb #24b71953
 TAGS = ['person-re-identification', 'visible-infrared', 'idkl', 'idkl_nb']

@@ -8,19 +8,11 @@ __all__ = ['without_copies', 'read_sysu', 'read_regdb', 'read_llcm', 'read_datas
 # %% ../nbs/workshop/readers.ipynb #bae185d6
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from .common import DataError
-from idkl_nb.folders import (
-    HIDDEN,
-    existing_folder,
-    image_files,
-    list_lines,
-    listed_path,
-    path_on_disk,
-    warn_unused,
-)
+from .folders import existing_folder, image_files, list_lines, warn_unused
+from .image_lists import read_list, refuse_shared_identities, relative, warn_unlisted
 from idkl_nb.layouts import (
     DATASET,
     LLCM_HELP,
@@ -33,112 +25,6 @@ from idkl_nb.layouts import (
 )
 from .records import Records
 from .tables import is_table, read_table
-
-# %% ../nbs/workshop/readers.ipynb #2e922e8e
-def _path_and_label(
-    line: str,  # 'path label'
-    where: str,  # list file and number of the line
-    cure: str,  # where to get a good list
-) -> tuple[str, int]:
-    "The two parts of a line. Raises DataError"
-    parts = line.rsplit(maxsplit=1)
-    if len(parts) != 2 or not NUMBER.fullmatch(parts[1]):
-        raise DataError(f'{where}: {line[:80]!r} is not "path label". {cure}')
-    return listed_path(parts[0], where), int(parts[1])
-
-
-def _folder_identity(
-    path: str,  # of an image
-    where: str,  # list file and number of the line
-    cure: str,  # where to get a good list
-) -> int:
-    "The number of the folder that an image lies in. Raises DataError"
-    folder = PurePosixPath(path).parent.name
-    if not NUMBER.fullmatch(folder):
-        raise DataError(
-            f'{where}: {path[:80]!r} does not lie in a folder named by its identity, '
-            f'such as 0001/. {cure}'
-        )
-    return int(folder)
-
-
-def _read_list(
-    root: Path,  # folder of the dataset
-    name: str,  # list file, relative to `root`
-    cure: str,  # where to get a good one
-    unused: dict,  # reason: files; gets what the list names, but is no image
-) -> list[tuple[str, int]]:  # (path, identity), one an image
-    "Read a list of `path label` lines. Raises DataError"
-    file = root / name
-    rows = []
-    label_of = {}  # identity: label
-    for number, line in enumerate(list_lines(file, cure), 1):
-        where = f'{file}, line {number}'
-        path, label = _path_and_label(line, where, cure)
-        if PurePosixPath(path).name.startswith('.'):
-            unused.setdefault(HIDDEN, []).append(root / path)
-            continue
-
-        identity = _folder_identity(path, where, cure)
-        if label_of.setdefault(identity, label) != label:
-            raise DataError(
-                f'{where}: identity {identity} has label {label} here '
-                f'and {label_of[identity]} before. {cure}'
-            )
-        file_path = path_on_disk(root, path)
-        if file_path is None:
-            raise DataError(
-                f'{root / path!s:.300}: this image is listed in {where}, but is not there. '
-                'Unpack the images again'
-            )
-        rows.append((file_path, identity))
-
-    if not rows:
-        raise DataError(f'{file}: no image is listed. {cure}')
-    if len(set(label_of.values())) < len(label_of):
-        raise DataError(f'{file}: two identities share one label. {cure}')
-    return rows
-
-# %% ../nbs/workshop/readers.ipynb #9b484ad3
-def _relative(root: Path, file: Path) -> str:
-    "The path relative to the root, as the table has it"
-    return '/'.join(file.parts[len(root.parts) :])
-
-
-def _warn_unlisted(
-    root: Path,  # folder of the dataset
-    folders: Iterable[str],  # of its images; one that is not there has none
-    rows: list,  # (path, ...), one an image
-    unused: dict,  # reason: files that were left out before
-):
-    "One warning that counts what lies in these folders and is in no row"
-    listed = {row[0] for row in rows}
-    unlisted = []
-    for folder in folders:
-        if (root / folder).is_dir():
-            files = image_files(root / folder, unused=unused)
-            unlisted += [file for file in files if _relative(root, file) not in listed]
-    if unlisted:
-        unused['that no list names'] = unlisted
-    warn_unused(root, {reason: sorted(set(files)) for reason, files in unused.items()})
-
-# %% ../nbs/workshop/readers.ipynb #46efe304
-def _refuse_shared_identities(
-    rows: list,  # (path, identity, camera, modality, split), one an image
-    root: Path,  # folder of the dataset
-    lists: str,  # the files to look into, for the message
-    cure: str,  # where to get good ones
-):
-    "Raise DataError when an identity to test on is one to train on, too"
-    tested = {identity for _, identity, *_, split in rows if split == 'test'}
-    trained = {identity for _, identity, *_, split in rows if split != 'test'}
-    both = sorted(tested & trained)
-    if both:
-        more = f', and {len(both) - 1} more' if len(both) > 1 else ''
-        raise DataError(
-            f'{root / lists}: identity {both[0]} is in the training and in the test set{more}; '
-            f'its score would be worthless. {cure}'
-        )
 
 # %% ../nbs/workshop/readers.ipynb #1415d82c
 def _sysu_identities(
@@ -177,7 +63,7 @@ def _sysu_files(
     for camera, _ in cameras:
         folder = existing_folder(root / f'cam{camera}', SYSU_HELP)
         for file in image_files(folder, unused=unused):
-            path = _relative(root, file)
+            path = relative(root, file)
             files.setdefault(path.rpartition('/')[0], []).append(path)
     return files
 
@@ -207,7 +93,7 @@ def read_sysu(
                     f'{root}: identity {identity:04d} of exp/{split}_id.txt '
                     f'has no image in any camera. {SYSU_HELP}'
                 )
-    _refuse_shared_identities(rows, root, 'exp/test_id.txt', SYSU_HELP)
+    refuse_shared_identities(rows, root, 'exp/test_id.txt', SYSU_HELP)
 
     used = {row[0] for row in rows}
     spare = [root / path for paths in files.values() for path in paths if path not in used]
@@ -229,7 +115,7 @@ def read_regdb(
     rows = []
     for split in ('train', 'test'):
         for modality, name in REGDB_NAMES.items():
-            listed = _read_list(root, f'idx/{split}_{name}_{trial}.txt', REGDB_HELP, unused)
+            listed = read_list(root, f'idx/{split}_{name}_{trial}.txt', REGDB_HELP, unused)
             rows += [(path, identity, modality + 1, modality, split) for path, identity in listed]
 
     for path, _, _, modality, split in rows:
@@ -239,9 +125,9 @@ def read_regdb(
                 f'{root}/idx/{split}_{name}_{trial}.txt: {path} does not lie in '
                 f'{name.capitalize()}, where the {name} images are. {REGDB_HELP}'
             )
-    _refuse_shared_identities(rows, root, f'idx/test_visible_{trial}.txt', REGDB_HELP)
+    refuse_shared_identities(rows, root, f'idx/test_visible_{trial}.txt', REGDB_HELP)
 
-    _warn_unlisted(root, map(str.capitalize, REGDB_NAMES.values()), rows, unused)
+    warn_unlisted(root, map(str.capitalize, REGDB_NAMES.values()), rows, unused)
     return Records.from_rows(root, rows)
 
 # %% ../nbs/workshop/readers.ipynb #03f12e5e
@@ -255,7 +141,7 @@ def read_llcm(
     for split in ('train', 'test'):
         for modality, name in LLCM_NAMES.items():
             list_name = f'idx/{split}_{name}.txt'
-            for path, identity in _read_list(root, list_name, LLCM_HELP, unused):
+            for path, identity in read_list(root, list_name, LLCM_HELP, unused):
                 camera = re.search(r'_c0*([1-9])(?![0-9])', PurePosixPath(path).name)
                 if camera is None:
                     raise DataError(
@@ -263,10 +149,10 @@ def read_llcm(
                         f'from 1 to 9, such as _c06_. {LLCM_HELP}'
                     )
                 rows.append((path, identity, int(camera[1]), modality, split))
-    _refuse_shared_identities(rows, root, 'idx/test_vis.txt', LLCM_HELP)
+    refuse_shared_identities(rows, root, 'idx/test_vis.txt', LLCM_HELP)
 
     folders = [f'{prefix}{name}' for prefix in ('', 'test_') for name in LLCM_NAMES.values()]
-    _warn_unlisted(root, folders, rows, unused)
+    warn_unlisted(root, folders, rows, unused)
     return Records.from_rows(root, rows)
 
 # %% ../nbs/workshop/readers.ipynb #6deb3b6f

@@ -22,7 +22,7 @@ from .cards import dataset_words
 from .config import TrainConfig
 from .engine import compute_missing
 from .features import embed
-from .protocols import ProtocolScores
+from .protocol_scores import ProtocolScores
 from .readers import read_dataset
 from .records import Records
 from .runs import dataset_name, rehearse, rehearse_network, score_run

@@ -15,7 +15,6 @@ from jinja2 import Environment
 from PIL import Image
 
 from .cards import TERMS, USE
-from .common import make_folder, write_bytes
 from .figures import Figure
 from .report_figures import NAMES, Shown, all_shown
 from idkl_nb.report_words import (
@@ -26,6 +25,7 @@ from idkl_nb.report_words import (
     setting_cells,
     terms_of_images,
 )
+from .whole_files import make_folder, write_bytes
 
 # %% ../nbs/workshop/report.ipynb #346ba6f3
 STYLE = """

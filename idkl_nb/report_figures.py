@@ -24,7 +24,8 @@ from .figures import Figure
 from .heatmaps import heat_map, heat_maps
 from .images import eval_transform
 from .pictures import cmc_curves, loss_curves, nearest, ranked_lists
-from .protocols import Protocol, ProtocolScores
+from .protocol_scores import ProtocolScores
+from .protocols import Protocol
 from .records import Records
 from .report_words import Evaluated, row_name
 from .searched import GROUPS, Searched, chosen_queries, search

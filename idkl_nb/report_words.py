@@ -17,7 +17,8 @@ from .cards import TERMS, changed_settings
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
 from .model import IDKL
-from .protocols import MEASURES, Protocol, ProtocolScores
+from .protocol_scores import MEASURES, ProtocolScores
+from .protocols import Protocol
 from .run_folder import load
 from .runs import dataset_name, protocols_of, score_table
 from .training_log import read_log

@@ -11,7 +11,7 @@ import os
 import platform
 from pathlib import Path
 
-from .common import is_open, make_folder
+from .whole_files import is_open, make_folder
 
 try:
     import fcntl

@@ -17,13 +17,8 @@ from .devices import choose_precision, from_first, make_accelerator
 from .features import check_embedding
 from .precision import PRECISIONS
 from .records import Records
-from idkl_nb.run_folder import (
-    RunDescription,
-    check_changes,
-    check_free,
-    has_step,
-    precision_to_resume,
-)
+from .resuming import check_changes
+from .run_folder import RunDescription, check_free, has_step, precision_to_resume
 from .run_lock import run_lock
 from .session import Session
 from .validation import check_validation

@@ -16,15 +16,17 @@ import pandas as pd
 import torch
 
 from .backbone import DualBranch
-from .common import DataError, parse_json, printable, write_bytes
+from .common import DataError, parse_json, printable
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
-from .protocols import LLCM, MEASURES, SYSU, ProtocolScores, RegDB
+from .protocol_scores import MEASURES, ProtocolScores
+from .protocols import LLCM, SYSU, RegDB
 from .readers import read_dataset
 from .records import Records
 from .scoring import Plain, layout_name, score_features
 from .tables import OWN, is_table
 from .wardrobe import Garments
+from .whole_files import write_bytes
 from .world import World
 from .writers import write_sysu
 

@@ -20,7 +20,8 @@ from jaxtyping import jaxtyped
 from .common import MODALITIES, DataError, parse_json, typed
 from .features import FeatureTable
 from .layouts import TRIALS
-from .protocols import LLCM, SYSU, Protocol, ProtocolScores, RegDB
+from .protocol_scores import ProtocolScores
+from .protocols import LLCM, SYSU, Protocol, RegDB
 from .records import Records
 
 # %% ../nbs/workshop/scoring.ipynb #18ad14c4

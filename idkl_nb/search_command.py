@@ -13,12 +13,13 @@ from typing import Literal
 import torch
 
 from .cards import STATEMENT
-from .common import MODALITIES, DataError, check_new_file
+from .common import MODALITIES, DataError
 from .console import run_command
 from .devices import check_device
 from .feature_files import READERS, load_features
 from .features import FeatureTable
-from .kept_features import KeptFeatures, KnownEmbedder, kept_file, kept_index
+from .kept_features import KeptFeatures, kept_file, kept_index
+from .known_embedder import KnownEmbedder
 from .pretrained import folder_of, load
 from .ranked_lists import Hit, RankedQuery, Sheet
 from .records import Records
@@ -32,6 +33,7 @@ from idkl_nb.search_inputs import (
     validation_people,
 )
 from .search_sheet import write_sheet
+from .whole_files import check_new_file
 
 # %% ../nbs/workshop/search_command.ipynb #bd02c078
 CHECKED = 100  # queries whose lists by an index are compared with the exact ones

@@ -13,9 +13,9 @@ from pathlib import Path
 from jinja2 import Environment
 
 from .cards import STATEMENT
-from .common import write_bytes
 from .ranked_lists import A_LIST, Sheet, csv_table, thumbnail
 from .search_picture import png_picture
+from .whole_files import write_bytes
 
 # %% ../nbs/workshop/search_sheet.ipynb #6cea94c5
 STYLE = """

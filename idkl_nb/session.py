@@ -23,7 +23,6 @@ from .batches import PKSampler
 from .cache import CachedImages
 from .cache_building import build_cache
 from .checkpoints import CheckpointError, Checkpoints
-from .common import make_folder, write_bytes
 from .config import TrainConfig
 from .plan import Plan
 from .records import Records
@@ -31,6 +30,7 @@ from .run_folder import RunDescription, save_weights
 from .stop_signals import StopSignals, Waited
 from .training_log import Progress, TrainingLog, read_log, to_lines
 from .validation import validation_mAP
+from .whole_files import make_folder, write_bytes
 
 # %% ../nbs/workshop/session.ipynb #7c0790cd
 class Due(NamedTuple):

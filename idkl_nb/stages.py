@@ -14,7 +14,7 @@ import tyro
 from .common import expand_paths
 from .config import PRESETS, TrainConfig
 from .diagnosis import diagnose
-from .experiments import BASE, OFF, changed
+from .experiment_rows import BASE, OFF, changed
 from .trial import Trial, people_of
 
 # %% ../nbs/evidence/stages.ipynb #bea28ae9

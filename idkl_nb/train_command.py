@@ -29,7 +29,8 @@ from .model import IDKL
 from .option_words import given, in_options
 from .records import Records
 from .report_words import check_drawing, make_report, of_training
-from .run_folder import RunDescription, config_to_resume, has_step, model_folder
+from .resuming import config_to_resume
+from .run_folder import RunDescription, has_step, model_folder
 from .run_lock import run_lock
 from idkl_nb.runs import (
     Experiment,

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .common import naming, parse_json
+from .common import parse_json
+from .whole_files import naming
 
 # %% ../nbs/workshop/training_log.ipynb #661f65ab
 def check_finite(

@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from .assembly import BASELINE
-from .common import write_bytes
 from .common_weights import PACKAGED
 from .config import TrainConfig
 from .diagnosis import features_of, probe
@@ -37,6 +36,7 @@ from .records import Records
 from .run_folder import precision_of
 from .training import Trainer, fit, resume
 from .variants import METHODS, Stranger
+from .whole_files import write_bytes
 from .world import World
 from .writers import write_sysu
 

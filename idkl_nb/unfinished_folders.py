@@ -14,7 +14,7 @@ import time
 import uuid
 from pathlib import Path
 
-from .common import ABANDONED, remove_abandoned
+from .whole_files import ABANDONED, remove_abandoned
 
 # %% ../nbs/workshop/unfinished_folders.ipynb #5fa14477
 def _machine() -> str:

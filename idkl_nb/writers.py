@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .common import DataError, open_unfinished, remove_abandoned
+from .common import DataError
 from .layouts import LLCM_CAMERAS, LLCM_NAMES, REGDB_NAMES, SYSU_CAMERAS, TRIALS
+from .whole_files import open_unfinished, remove_abandoned
 from .world import World
 
 # %% ../nbs/workshop/writers.ipynb #c80758bd

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from idkl_nb.config import PRESETS
-from idkl_nb.experiments import ROWS, changed
+from idkl_nb.experiment_rows import ROWS, changed
 from idkl_nb.trial import Trial, append_row, run_trial
 
 PRODUCTS = (F.conv2d, F.linear)

@@ -53,7 +53,8 @@ from idkl_nb.mdr import mdr_loss, pair_modalities
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.modality import cross_entropy, modality_loss
 from idkl_nb.model import IDKL
-from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
+from idkl_nb.protocol_scores import join_trials
+from idkl_nb.protocols import LLCM, SYSU, RegDB
 from idkl_nb.purifier import centre_distances
 from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu
 from idkl_nb.records import Records

@@ -20,7 +20,8 @@ from idkl_nb.feature_files import save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.layouts import TRIALS
 from idkl_nb.metrics import retrieval_scores
-from idkl_nb.protocols import LLCM, SYSU, RegDB, join_trials
+from idkl_nb.protocol_scores import join_trials
+from idkl_nb.protocols import LLCM, SYSU, RegDB
 from idkl_nb.records import Records
 from idkl_nb.scoring import PROTOCOLS
 from idkl_nb.sysu_draws import read_sysu_draws

@@ -14,17 +14,8 @@ from idkl_nb.comparisons import table
 from idkl_nb.computing import compute
 from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
-from idkl_nb.experiments import (
-    BASE,
-    EXPERIMENTS,
-    LONG,
-    OFF,
-    ROWS,
-    Experiment,
-    changed,
-    experiments_main,
-    trials,
-)
+from idkl_nb.experiment_rows import BASE, LONG, OFF, ROWS, changed
+from idkl_nb.experiments import EXPERIMENTS, Experiment, experiments_main, trials
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_dataset
 from idkl_nb.stages import stages_main

@@ -27,11 +27,11 @@ import test_training
 import torch
 from test_training import config, same, start, wait_for, weights
 
-from idkl_nb import common, loaders, run_lock
+from idkl_nb import loaders, run_lock, whole_files
 from idkl_nb.batches import train_loader
 from idkl_nb.cache_building import build_cache, cache_bytes
 from idkl_nb.checkpoints import CheckpointError, Checkpoints
-from idkl_nb.common import VISIBLE, DataError, open_unfinished
+from idkl_nb.common import VISIBLE, DataError
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.images import eval_transform
@@ -41,6 +41,7 @@ from idkl_nb.train_command import remove_other_world
 from idkl_nb.training import fit, resume
 from idkl_nb.training_log import read_log
 from idkl_nb.unfinished_folders import unfinished_folder
+from idkl_nb.whole_files import open_unfinished
 
 # fixtures
 one_thread = test_training.one_thread
@@ -91,8 +92,8 @@ class Half:
 
 # where: what is replaced in the process that saves, and whether the new state counts already
 PHASES = {
-    'before the file is opened': (lambda: setattr(common, 'open_unfinished', kill), False),
-    'half of it written': (lambda: setattr(common, 'open_unfinished', Half), False),
+    'before the file is opened': (lambda: setattr(whole_files, 'open_unfinished', kill), False),
+    'half of it written': (lambda: setattr(whole_files, 'open_unfinished', Half), False),
     'written, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(1, os.fsync)), False),
     'on the disk, under another name': (lambda: setattr(os, 'replace', kill), False),
     'renamed, perhaps in memory only': (lambda: setattr(os, 'fsync', nth(2, os.fsync)), True),
@@ -573,7 +574,7 @@ def test_people_whom_a_refused_start_has_drawn(tmp_path):
 
 def test_half_a_cache_where_there_are_no_locks(people, tmp_path, monkeypatch):
     "A dead process's is removed and named; a paused one's stays, and is named when room is short"
-    monkeypatch.setattr(common.fcntl, 'flock', no_locks)
+    monkeypatch.setattr(whole_files.fcntl, 'flock', no_locks)
     process = child(make_half, tmp_path)
     process.join()
     (dead,) = tmp_path.iterdir()
@@ -604,8 +605,8 @@ def make_half(folder):
 ROUNDS = 50
 SLOWLY = '''
 import time
-from idkl_nb import common, loaders, run_lock
-open_unfinished = common.open_unfinished
+from idkl_nb import loaders, run_lock, whole_files
+open_unfinished = whole_files.open_unfinished
 class Slow:      # writes in twenty parts, with time between them to be killed
     def __init__(self, *args): self.file = open_unfinished(*args)
     def __enter__(self): return self
@@ -619,7 +620,7 @@ class Slow:      # writes in twenty parts, with time between them to be killed
             time.sleep(.004)
 def slow_for_weights(file):
     return Slow(file) if 'safetensors' in str(file) else open_unfinished(file)
-common.open_unfinished = slow_for_weights
+whole_files.open_unfinished = slow_for_weights
 '''
 
 

@@ -31,7 +31,7 @@ from idkl_nb.checkpoints import (
     load_state,
     save_state,
 )
-from idkl_nb.common import INFRARED, DataError, write_bytes
+from idkl_nb.common import INFRARED, DataError
 from idkl_nb.config import TrainConfig
 from idkl_nb.console import messages
 from idkl_nb.embed_command import embed_main, images_below
@@ -51,6 +51,7 @@ from idkl_nb.search_command import search_main
 from idkl_nb.train_command import train_main
 from idkl_nb.training import fit
 from idkl_nb.training_log import read_log
+from idkl_nb.whole_files import write_bytes
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 

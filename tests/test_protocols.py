@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from idkl_nb.common import INFRARED, VISIBLE, DataError
 from idkl_nb.distances import Distances, retrieval_distances
 from idkl_nb.layouts import TRIALS
-from idkl_nb.protocols import LLCM, MEASURES, SYSU, RegDB, join_trials
+from idkl_nb.protocol_scores import MEASURES, join_trials
+from idkl_nb.protocols import LLCM, SYSU, RegDB
 from idkl_nb.readers import read_llcm, read_regdb, read_sysu
 from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal

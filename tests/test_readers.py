@@ -7,15 +7,8 @@ import pytest
 
 from idkl_nb.common import INFRARED, VISIBLE, DataError
 from idkl_nb.folders import existing_folder, listed_path, path_on_disk
-from idkl_nb.readers import (
-    _read_list,
-    _refuse_shared_identities,
-    read_dataset,
-    read_llcm,
-    read_regdb,
-    read_sysu,
-    without_copies,
-)
+from idkl_nb.image_lists import read_list, refuse_shared_identities
+from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu, without_copies
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 
@@ -61,7 +54,7 @@ def test_backslashes_are_slashes():
 def test_a_bad_line_is_refused_with_its_number(line, tmp_path):
     (tmp_path / 'list.txt').write_text(f'\n{line}\n', encoding='utf-8')
     with pytest.raises(DataError, match='line 1'):
-        _read_list(tmp_path, 'list.txt', 'Take it anew', {})
+        read_list(tmp_path, 'list.txt', 'Take it anew', {})
 
 
 def test_a_listed_path_is_found_whatever_the_case_of_its_suffix(tmp_path):
@@ -81,8 +74,8 @@ def test_copies_with_another_suffix():
 def test_who_is_tested_on_is_not_trained_on():
     rows = [('a.jpg', n, 1, VISIBLE, split) for n in (1, 2) for split in ('val', 'test')]
     with pytest.raises(DataError, match='identity 1 is in the .* test set, and 1 more'):
-        _refuse_shared_identities(rows, Path('root'), 'list.txt', '')
-    _refuse_shared_identities(rows[::3], Path('root'), 'list.txt', '')
+        refuse_shared_identities(rows, Path('root'), 'list.txt', '')
+    refuse_shared_identities(rows[::3], Path('root'), 'list.txt', '')
 
 
 @pytest.mark.parametrize('reader', [read_sysu, read_regdb, read_llcm, read_dataset])

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from idkl_nb.cards import model_card
-from idkl_nb.common import write_bytes
 from idkl_nb.config import PRESETS
 from idkl_nb.features import FeatureTable
 from idkl_nb.loggers import LivePlot
 from idkl_nb.readers import read_sysu
-from idkl_nb.run_folder import model_folder, refused_changes
+from idkl_nb.resuming import refused_changes
+from idkl_nb.run_folder import model_folder
 from idkl_nb.runs import Experiment, data, experiment, new_run, protocols_of, score_run
+from idkl_nb.whole_files import write_bytes
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 

@@ -18,7 +18,7 @@ import torch
 from commands import command as command_of
 from PIL import Image
 
-from idkl_nb import kept_features, pretrained, search
+from idkl_nb import kept_features, known_embedder, pretrained, search
 from idkl_nb.cards import STATEMENT, dataset_words
 from idkl_nb.common import DataError
 from idkl_nb.distances import Distances
@@ -231,7 +231,7 @@ def test_a_damaged_file_of_features_is_made_anew(gallery):
 
 
 def test_what_was_done_before_a_stop_is_kept(gallery, monkeypatch):
-    monkeypatch.setattr(kept_features, 'CHUNK', 2)
+    monkeypatch.setattr(known_embedder, 'CHUNK', 2)
     network = gallery.network
 
     def stops(records):
@@ -249,7 +249,7 @@ def test_what_was_done_before_a_stop_is_kept(gallery, monkeypatch):
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(gallery, monkeypatch):
-    monkeypatch.setattr(kept_features, 'CHUNK', 2)
+    monkeypatch.setattr(known_embedder, 'CHUNK', 2)
     for n in (0, 1, 4):
         (gallery.folder / f'ö {n}.png').write_bytes(b'none')
     assert red(gallery.kept.of(gallery.records)) == [80, 120, 200]

@@ -6,11 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from idkl_nb import common, writers
+from idkl_nb import whole_files, writers
 from idkl_nb.cache import ImageCache
 from idkl_nb.cache_building import build_cache
-from idkl_nb.common import open_unfinished, remove_abandoned, write_whole
 from idkl_nb.readers import read_regdb
+from idkl_nb.whole_files import open_unfinished, remove_abandoned, write_whole
 from idkl_nb.world import World
 from idkl_nb.writers import write_regdb
 
@@ -168,7 +168,7 @@ def test_files_of_others_stay(tmp_path):
 def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
     "A cleaner may come between opening and locking: the writer makes its file anew"
     file = tmp_path / '.a.1.unfinished'
-    flock = common.fcntl.flock
+    flock = whole_files.fcntl.flock
     came = []
 
     def late(opened, how):
@@ -177,7 +177,7 @@ def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
             file.unlink()
         return flock(opened, how)
 
-    monkeypatch.setattr(common.fcntl, 'flock', late)
+    monkeypatch.setattr(whole_files.fcntl, 'flock', late)
     with open_unfinished(file) as opened:
         opened.write(b'whole')
         opened.flush()
@@ -194,7 +194,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     def none(*_):
         raise OSError('no locks available')
 
-    monkeypatch.setattr(common.fcntl, 'flock', none)
+    monkeypatch.setattr(whole_files.fcntl, 'flock', none)
     (tmp_path / '.a.txt.7.unfinished').write_bytes(b'half')
     write_whole(tmp_path / 'a.txt', lambda opened: opened.write(b'whole'))
     assert (
@@ -204,8 +204,8 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
 
 def test_without_locks_at_all_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, 'fcntl', None)
-    for number, age in ((7, 0), (8, 2 * common.ABANDONED)):
+    monkeypatch.setattr(whole_files, 'fcntl', None)
+    for number, age in ((7, 0), (8, 2 * whole_files.ABANDONED)):
         (tmp_path / f'.a.txt.{number}.unfinished').touch()
         os.utime(tmp_path / f'.a.txt.{number}.unfinished', (os.stat(tmp_path).st_mtime - age,) * 2)
     write_whole(tmp_path / 'a.txt', lambda opened: opened.write(b'whole'))
