@@ -23,7 +23,15 @@ from tqdm import tqdm
 from .common import INFRARED, MODALITIES, VISIBLE
 from .findings import Finding, finding
 from .folders import SUFFIXES
-from .images import FORMATS, MAX_BYTES, MAX_PIXELS, check_work, image_bytes, is_deep, turn
+from idkl_nb.reading_images import (
+    FORMATS,
+    MAX_BYTES,
+    MAX_PIXELS,
+    check_work,
+    image_bytes,
+    is_deep,
+    turn,
+)
 
 # %% ../nbs/workshop/check_images.ipynb #233c0c09
 class ImageFacts(NamedTuple):

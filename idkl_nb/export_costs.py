@@ -26,9 +26,10 @@ from .config import TrainConfig
 from .end_to_end import evaluate
 from .export import as_onnx
 from .exported import run_onnx
-from .images import read_image, resize_transform
+from .images import resize_transform
 from .model import IDKL
 from .pretrained import Pretrained, load
+from .reading_images import read_image
 from .records import Records
 from .trial import commit
 from .verify import TRAINED, test_people

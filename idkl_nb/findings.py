@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from .common import printable
-from .images import EIGHT_BITS
+from .reading_images import EIGHT_BITS
 
 # %% ../nbs/workshop/findings.ipynb #04fe6aff
 COPY_ANEW = 'Copy it anew from the dataset, or take it out of the lists'

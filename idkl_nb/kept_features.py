@@ -22,8 +22,8 @@ from torch import Tensor
 from .common import DataError
 from .faiss_search import read_index, to_faiss, write_index
 from .features import FeatureTable
-from .images import read_image
 from .known_embedder import KnownEmbedder, embed_chunks
+from .reading_images import read_image
 from .records import Records
 from .whole_files import write_whole
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .common import DataError
 from .features import FeatureTable, embed
-from .images import read_image
 from .pretrained import Pretrained
+from .reading_images import read_image
 from .records import Records
 
 # %% ../nbs/workshop/known_embedder.ipynb #a38300b3

@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from .common import DataError
-from .images import EIGHT_BITS, eval_transform, is_deep, read_image, turn
+from .images import eval_transform
+from .reading_images import EIGHT_BITS, is_deep, read_image, turn
 
 # %% ../nbs/workshop/picture_input.ipynb #9d388cfe
 FORMS = (

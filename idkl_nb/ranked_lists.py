@@ -16,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from .common import DataError
-from .images import read_image
+from .reading_images import read_image
 
 # %% ../nbs/workshop/ranked_lists.ipynb #7f916dcd
 A_LIST = (

@@ -11,19 +11,10 @@ from dataclasses import dataclass
 from PIL.Image import Image
 from PIL.ImageDraw import Draw
 
+from .cameras import SUPER, Camera, draw_scene, make_camera
 from .painting import paint_person
 from .people import Identity, make_identity
-from idkl_nb.scenes import (
-    SUPER,
-    Camera,
-    View,
-    check_world,
-    draw_scene,
-    expose,
-    make_camera,
-    make_view,
-    paint_occluder,
-)
+from .scenes import View, check_world, expose, make_view, paint_occluder
 from .stage import Stage
 from .wardrobe import GARMENTS, Garments
 

@@ -48,7 +48,7 @@ from idkl_nb.faiss_search import to_faiss
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable, embed
 from idkl_nb.identity import batch_hard_triplet
-from idkl_nb.images import Images, eval_transform, read_image, train_transform
+from idkl_nb.images import Images, eval_transform, train_transform
 from idkl_nb.mdr import mdr_loss, pair_modalities
 from idkl_nb.metrics import retrieval_scores
 from idkl_nb.modality import cross_entropy, modality_loss
@@ -57,6 +57,7 @@ from idkl_nb.protocol_scores import join_trials
 from idkl_nb.protocols import LLCM, SYSU, RegDB
 from idkl_nb.purifier import centre_distances
 from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu
+from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.run_folder import load

@@ -26,8 +26,9 @@ from idkl_nb.batches import eval_loader, train_loader
 from idkl_nb.cache import CachedImages, ImageCache, cached_eval_loader, cached_train_loader
 from idkl_nb.cache_building import build_cache, cache_bytes, fingerprint
 from idkl_nb.common import DataError
-from idkl_nb.images import Images, eval_transform, read_image, resize_transform
+from idkl_nb.images import Images, eval_transform, resize_transform
 from idkl_nb.readers import read_sysu
+from idkl_nb.reading_images import read_image
 from idkl_nb.records import Batch, Records
 from idkl_nb.whole_files import ABANDONED
 from idkl_nb.world import World

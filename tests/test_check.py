@@ -22,9 +22,9 @@ from idkl_nb.check_images import check_image
 from idkl_nb.check_people import check_people
 from idkl_nb.common import INFRARED, VISIBLE, DataError, printable
 from idkl_nb.findings import KINDS, SEVERITIES, Report, finding
-from idkl_nb.images import MAX_PIXELS
 from idkl_nb.layouts import DATASETS
 from idkl_nb.readers import read_dataset
+from idkl_nb.reading_images import MAX_PIXELS
 from idkl_nb.records import ListedImage
 from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.world import World

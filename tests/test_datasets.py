@@ -14,8 +14,9 @@ from idkl_nb.check import check
 from idkl_nb.check_images import check_image
 from idkl_nb.common import INFRARED, DataError
 from idkl_nb.folders import SUFFIXES, image_files, is_image
-from idkl_nb.images import FORMATS, Images, eval_transform, is_deep, read_image
+from idkl_nb.images import Images, eval_transform
 from idkl_nb.readers import read_dataset, read_llcm, read_sysu
+from idkl_nb.reading_images import FORMATS, is_deep, read_image
 from idkl_nb.world import World
 from idkl_nb.writers import write_llcm, write_regdb, write_sysu
 

@@ -20,10 +20,11 @@ from idkl_nb.export import Pictures, as_onnx, as_torch, presets_of
 from idkl_nb.export_command import export_main
 from idkl_nb.exported import compare, run_onnx, run_torch
 from idkl_nb.features import embed
-from idkl_nb.images import read_image, resize_transform
+from idkl_nb.images import resize_transform
 from idkl_nb.model import IDKL
 from idkl_nb.precision import Precision
 from idkl_nb.pretrained import Pretrained, load
+from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
 from idkl_nb.run_folder import RunDescription, save_weights
 

@@ -7,15 +7,9 @@ from jaxtyping import TypeCheckError
 from PIL import Image
 
 from idkl_nb.common import INFRARED, VISIBLE, DataError
-from idkl_nb.images import (
-    ChannelAugment,
-    Images,
-    eval_transform,
-    read_image,
-    resize_transform,
-    train_transform,
-)
+from idkl_nb.images import ChannelAugment, Images, eval_transform, resize_transform, train_transform
 from idkl_nb.readers import read_sysu
+from idkl_nb.reading_images import read_image
 from idkl_nb.world import World
 from idkl_nb.writers import write_sysu
 

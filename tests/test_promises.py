@@ -40,10 +40,10 @@ from idkl_nb.export_command import export_main
 from idkl_nb.feature_files import load_features, save_features
 from idkl_nb.features import FeatureTable
 from idkl_nb.folders import image_files
-from idkl_nb.images import read_image
 from idkl_nb.loggers import ToTensorBoard
 from idkl_nb.precision import Precision
 from idkl_nb.readers import read_dataset, read_sysu
+from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
 from idkl_nb.run_folder import RunDescription, load
 from idkl_nb.runs import Experiment, data

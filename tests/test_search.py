@@ -24,9 +24,9 @@ from idkl_nb.common import DataError
 from idkl_nb.distances import Distances
 from idkl_nb.feature_files import save_features
 from idkl_nb.features import FeatureTable, embed
-from idkl_nb.images import read_image
 from idkl_nb.kept_features import KeptFeatures, kept_index, read_kept
 from idkl_nb.ranked_lists import Hit, RankedQuery, Sheet
+from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
 from idkl_nb.run_folder import load
 from idkl_nb.runs import data, experiment

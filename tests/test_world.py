@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 
+from idkl_nb.cameras import draw_scene, make_camera
 from idkl_nb.common import INFRARED, VISIBLE
 from idkl_nb.people import make_identity
-from idkl_nb.scenes import draw_scene, make_camera, make_view, noise_tile, sensor_tables
+from idkl_nb.scenes import make_view, noise_tile, sensor_tables
 from idkl_nb.wardrobe import BOTTOMS, GARMENTS, PATTERNS, TOPS, Garments
 from idkl_nb.world import World
 
