@@ -5,7 +5,6 @@ The oracle is a run that nothing happened to."""
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import SIGNALS, Forked
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -102,53 +102,6 @@ def weights(folder, name='weights'):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def execute(code, printed):
-    "In a fork: what a new process would do with this code"
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    sys.stdout = sys.stderr = open(2, 'w', buffering=1, closefd=False)
-    exec(compile(code, '<training>', 'exec'), dict(__name__='__main__'))
-
-
-class Forked:
-    "A fork of this process, which has imported everything; to be used as a `Popen`"
-
-    def __init__(self, code, printed):
-        self.printed = printed
-        context = multiprocessing.get_context('fork')
-        self.process = context.Process(target=execute, args=(code, printed))
-        self.process.start()
-        self.pid, self.kill = self.process.pid, self.process.kill
-
-    @property
-    def returncode(self):
-        return self.process.exitcode
-
-    @property
-    def stderr(self):
-        return open(self.printed)
-
-    def poll(self):
-        return self.returncode
-
-    def send_signal(self, number):
-        os.kill(self.pid, number)
-
-    def wait(self, timeout=None):
-        self.process.join(timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired('a fork', timeout)
-        return self.returncode
-
-    def communicate(self, timeout=None):
-        self.wait(timeout)
-        return None, self.printed.read_text()
 
 
 def python(code, printed, wrapper=(), streams=None):
@@ -232,9 +185,6 @@ def test_killed(people, untouched, tmp_path, steps, pause):
     resume(tmp_path / 'run', people, progress=False)
     assert same(weights(tmp_path / 'run'), weights(untouched))
     pd.testing.assert_frame_equal(timeless(tmp_path / 'run'), timeless(untouched))
-
-
-SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])]
 
 
 @pytest.mark.parametrize('number', SIGNALS)
