@@ -54,7 +54,7 @@ run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smok
 	$(BIN)/python -c "import sys, papermill; papermill.execute_notebook('nbs/13_end_to_end.ipynb', 'runs/end_to_end.ipynb', cwd='nbs', progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr)"
 
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
-	$(BIN)/python -m pytest -q tests/test_project.py
+	$(BIN)/python -m pytest -q -n 2 tests/test_project.py
 	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal --durations 5 tests --ignore tests/browser --ignore tests/test_project.py && rm -r $$runs
 
 test-slow: setup ## end a hundred trainings at random times (twenty minutes), write nbs/results/faults.csv; torchrun; every page through nbdev

@@ -44,6 +44,15 @@ def _take_device(counter):
     torch.set_num_threads(1)
 
 
+def _unless_alone(task, *words):
+    "Do a task; a process whose parent has ended meanwhile ends after it"
+    try:
+        return task(*words)
+    finally:
+        if not parent_process().is_alive():
+            os._exit(1)
+
+
 def process_context() -> BaseContext:
     "Where the system allows it: one process imports the libraries, and the others are its copies"
     if 'forkserver' not in get_all_start_methods():
@@ -121,7 +130,7 @@ def compute_missing(
     with process_pool(processes) as pool:
         shared = {images(trial): trial for trial in missing}
         list(pool.map(partial(prepare, work=work), shared.values()))
-        jobs = {pool.submit(row_of, trial, work): trial for trial in missing}
+        jobs = {pool.submit(_unless_alone, row_of, trial, work): trial for trial in missing}
         failed = keep_rows(jobs, results)
     if failed:
         raise RuntimeError('\n'.join([f'{len(failed)} trials failed:', *failed]))

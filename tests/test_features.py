@@ -8,7 +8,6 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
@@ -104,16 +104,6 @@ def evaluated(capsys, *words):
         assert end.code == 2
         return None, capsys.readouterr().err
     return json.loads(file.read_text()), capsys.readouterr().err
-
-
-def command(*words):
-    "The installed command"
-    return subprocess.run(
-        [Path(sys.executable).with_name('idkl-evaluate'), *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=os.environ | dict(OMP_NUM_THREADS='1'),
-    )
 
 
 # tables
@@ -285,6 +275,7 @@ def test_command_prints_and_writes_the_table(table, root, ending, tmp_path):
     file, scores = tmp_path / f'a.{ending}', tmp_path / 'scores.json'
     save_features(table, file)
     done = command(
+        evaluate_main,
         '--features',
         file,
         '--protocol',
@@ -297,8 +288,8 @@ def test_command_prints_and_writes_the_table(table, root, ending, tmp_path):
         scores,
     )
     expected = score_features(table, SYSU(metric='euclidean'))
-    assert (done.returncode, done.stderr) == (0, '')
-    assert done.stdout == f'{expected}\n'
+    assert (done.code, done.err) == (0, '')
+    assert done.out == f'{expected}\n'
     assert json.loads(scores.read_text()) == json.loads(json.dumps(expected.to_dict()))
     for words in (
         'infrared to visible',
@@ -308,7 +299,7 @@ def test_command_prints_and_writes_the_table(table, root, ending, tmp_path):
         'flip off',
         '10 trials',
     ):
-        assert words in done.stdout
+        assert words in done.out
 
 
 @pytest.mark.parametrize('says', [True, False])
@@ -645,9 +636,9 @@ def cut_files(table, folder):
 def test_command_ends_with_code_2_and_one_line(table, tmp_path):
     "A file that is cut off: one line on standard error"
     cut_files(table, tmp_path)
-    done = command('--features', tmp_path / 'cut.safetensors', '--protocol', 'llcm')
-    assert (done.returncode, done.stdout, done.stderr.count('\n')) == (2, '', 1)
-    assert done.stderr.startswith(
+    done = command(evaluate_main, '--features', tmp_path / 'cut.safetensors', '--protocol', 'llcm')
+    assert (done.code, done.out, done.err.count('\n')) == (2, '', 1)
+    assert done.err.startswith(
         f'idkl-evaluate: {tmp_path}/cut.safetensors: unreadable, perhaps cut off'
     )
 

@@ -95,7 +95,7 @@ def killed(roots, tmp_path_factory):
     process.wait()
 
     left = file.read_bytes()
-    wait_for(lambda: not any(map(running, workers)))
+    wait_for(lambda: not any(map(running, workers)), 30)  # half of what they have at most
     experiments_main(words)
     return SimpleNamespace(folder=folder, words=words, file=file, left=left, workers=workers)
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import Forked
 
 from idkl_nb.common_weights import PACKAGED
 from idkl_nb.world import World
@@ -160,12 +161,19 @@ socket.getaddrinfo = socket.gethostbyname = socket.create_connection = refuse
 '''
 
 
-def python(code, *words, **variables):
+def forked(code, folder, **variables):
+    "Exit code and what was printed, of this code in a process that has imported the package"
+    before = f'import os; os.environ.update({variables!r})\n'
+    process = Forked(before + NETWORK + code, folder / 'printed.txt')
+    return process.wait(300), (folder / 'printed.txt').read_text()
+
+
+def python(code, *words):
     return subprocess.run(
         [sys.executable, '-c', NETWORK + code, *map(str, words)],
         capture_output=True,
         text=True,
-        env=environment | variables,
+        env=environment,
         timeout=300,
     )
 
@@ -190,15 +198,16 @@ embed_main(['--images', 'run/data', '--run', 'run/model', '--out', 'f.npz'])
 
 def test_the_network_is_asked_for_by_name_only(tmp_path):
     "ImageNet weights are a download that somebody chose; it fails in words"
-    done = python(
+    code, printed = forked(
         "from idkl_nb.backbone import DualBranch; DualBranch('resnet18', weights='IMAGENET1K_V1')",
+        tmp_path,
         TORCH_HOME=str(tmp_path),
     )
     assert (
-        done.returncode == 1
-        and re.search('could not be downloaded .*the network was asked for', done.stderr)
-        and 'give the path of that file ' in done.stderr
-        and '--model.weights' in done.stderr
+        code == 1
+        and re.search('could not be downloaded .*the network was asked for', printed)
+        and 'give the path of that file ' in printed
+        and '--model.weights' in printed
     )
 
 
@@ -226,13 +235,13 @@ def test_a_run_tells_nothing_about_the_machine(tmp_path):
         '--model.weights',
         start,
     ]
-    done = python(
-        'from idkl_nb.train_command import train_main; train_main(sys.argv[1:])',
-        *words,
+    code, printed = forked(
+        f'from idkl_nb.train_command import train_main; train_main({list(map(str, words))})',
+        tmp_path,
         HF_TOKEN='token-that-nobody-shall-see',
         WANDB_API_KEY='token-that-nobody-shall-see',
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert code == 0, printed[-2000:]
     secrets = [
         str(tmp_path),
         'private-folder-of-somebody',
