@@ -550,6 +550,16 @@ def add_search(
         print(f'The search in the page is left out, and its button says so: {error}')
 
 
+def add_world(
+    site,  # folder of the pages
+):
+    "The pictures of the world's explorer, a file for each person"
+    from idkl_nb.explore_world import WorldFiles
+    from idkl_nb.page_explorers import STARTS
+
+    WorldFiles(site / STARTS['world'].state['folder']).execute()
+
+
 def address(project=root):
     "Where the site will be"
     import yaml
@@ -571,6 +581,7 @@ def main():
             if given.stand_in:
                 shutil.copytree(site, given.stand_in, dirs_exist_ok=True)
                 add_search(given.stand_in)
+                add_world(given.stand_in)
         print('\n'.join(found) or 'no fault found')
         sys.exit(bool(found))
     if not shutil.which('quarto'):
@@ -581,6 +592,7 @@ def main():
     shutil.rmtree(root / '_docs', ignore_errors=True)
     shutil.move(root / '_proc' / '_docs', root / '_docs')
     add_search(root / '_docs')
+    add_world(root / '_docs')
     print('The site is in _docs: open _docs/index.html')
 
 

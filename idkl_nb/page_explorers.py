@@ -8,7 +8,9 @@ __all__ = ['STARTS', 'Start', 'module_source', 'page', 'PageExplorer', 'explorer
 # %% ../nbs/workshop/page_explorers.ipynb #cde9f057
 import html
 import json
+import re
 from base64 import b64encode
+from importlib import import_module
 from importlib.resources import files
 from typing import Literal, NamedTuple
 
@@ -22,6 +24,7 @@ class Start(NamedTuple):
     module: str  # its file in `modules`, without `.js`
     alt: str  # what its picture shows
     state: dict  # lists, numbers and words: JSON
+    answers: str = ''  # module whose `answer` stands for the files beside a page
 
 
 _SURE = dict(P=[-4.6052, -0.0202, -4.6052], Q=[-0.0202, -4.6052, -4.6052])  # 98 %, and 1 % twice
@@ -90,6 +93,16 @@ STARTS = {
         'In both rows the first picture is wrong and the second is right.',
         # `folder` of the files beside the page; `person` is the number of a query, from 0
         dict(folder='search_files', megabytes=18, person=2, dial='0.65'),
+        answers='page_files',
+    ),
+    'world': Start(
+        'world',
+        'A pedestrian in colour and, in the same pose, in infrared grey, above a dial with six '
+        'stops from 0 to 1. Right, pairs of swatches of hair, skin, top, bottom and shoes, each '
+        'with its luminance and its albedo.',
+        # a file for each person; a kernel draws more than 8, if `people` says so
+        dict(folder='world_files', people=8, person=5, camera='5', turn=30, dial=0.65),
+        answers='explore_world',
     ),
 }
 
@@ -102,14 +115,16 @@ def module_source(
     module: str,  # its file in `modules`, without `.js`
 ) -> str:
     "The text of an ES module that needs no other file"
-    kit = _file('kit.js').replace('\nexport ', '\n')
-    head, _, body = _file(f'{module}.js').partition("from './kit.js'\n")
-    comment, _, _ = head.partition('import {')
+    body = _file(f'{module}.js')
+    for shared in ('kit', 'files'):
+        text = _file(f'{shared}.js').replace('\nexport ', '\n')
+        line = re.compile(f"^import .* from './{shared}.js'\n", re.M)
+        body = line.sub(lambda _, text=text: text, body)
 
     record = f"import recorded from './{module}.json' with {{ type: 'json' }}\n"
     if record in body:
         body = body.replace(record, f'const recorded = {_file(f"{module}.json")}\n')
-    return f'{comment}{kit}{body}'
+    return body
 
 # %% ../nbs/workshop/page_explorers.ipynb #7bf3ae02
 def page(
@@ -129,10 +144,9 @@ def page(
 
 # %% ../nbs/workshop/page_explorers.ipynb #46ab8fdb
 def _answer(widget: 'PageExplorer', message: dict, buffers: list):
-    "Send what the search asks for, with the number of the question"
-    from idkl_nb.page_files import answer  # here, for the other explorers need no torch
-
-    arrays, contents = answer(message, *buffers)
+    "Send what the page asks for, with the number of the question"
+    module = import_module(f'idkl_nb.{STARTS[widget.name].answers}')  # most need no torch
+    arrays, contents = module.answer(message, *buffers)
     widget.send(dict(question=message['question'], arrays=arrays), contents)
 
 
@@ -147,7 +161,7 @@ class PageExplorer(anywidget.AnyWidget):
         name: str,  # one of `STARTS`
     ):
         start = STARTS[name]
-        self._name = name
+        self.name = name
         super().__init__(_esm=module_source(start.module), state=start.state)
         self.on_msg(_answer)
 
@@ -155,13 +169,15 @@ class PageExplorer(anywidget.AnyWidget):
         "The widget for a kernel, HTML for a page without one"
         bundle, metadata = super()._repr_mimebundle_()
         return bundle | {
-            'text/plain': STARTS[self._name].alt,
-            'text/html': page(self._name),
+            'text/plain': STARTS[self.name].alt,
+            'text/html': page(self.name),
         }, metadata
 
 
 def explorer(
-    name: Literal['tgsa', 'csa', 'mdr', 'scores', 'rerank', 'reversal', 'objective', 'search'],
+    name: Literal[
+        'tgsa', 'csa', 'mdr', 'scores', 'rerank', 'reversal', 'objective', 'search', 'world'
+    ],
 ) -> PageExplorer:
     "An explorer for the end of a cell. Raises ValueError for an unknown name"
     if name not in STARTS:

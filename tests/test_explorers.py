@@ -14,7 +14,6 @@ from idkl_nb.batches import eval_loader
 from idkl_nb.common import INFRARED, MODALITIES, VISIBLE
 from idkl_nb.config import PRESETS
 from idkl_nb.explore_network import purifier_explorer, retrieval_explorer
-from idkl_nb.explore_world import world_explorer
 from idkl_nb.explorers import Explorer, choice, slider
 from idkl_nb.features import embed
 from idkl_nb.figures import BLUE, ORANGE, Figure
@@ -220,19 +219,6 @@ def pairs(records):
 NAMES = tuple(f'person {n}' for n in range(1, 9))
 
 
-def test_world_explorer():
-    explorer = world_explorer()
-    assert drive(explorer, identity=2, camera=3, heading=180, step=1.0, dial=0.0) == 5
-
-    def gap():
-        return float(explorer.words.value.split()[5])
-
-    loose = gap()
-    explorer.controls['dial'].value = 1.0
-    assert gap() < 0.5 * loose
-    assert f'Top: {World(0, 1.0).identity(2).top.name}' in explorer.words.value
-
-
 def test_purifier_explorer(models, pairs):
     explorer = purifier_explorer(models['IDKL'], *pairs, NAMES)
     assert drive(explorer, person=NAMES[1], channel=70) == 2
@@ -311,7 +297,6 @@ def other(widget, n):
 
 def test_all_answer_and_each_handle_has_a_label(models, test_records, pairs):
     makers = {
-        'the world': world_explorer,
         'the purifier': lambda: purifier_explorer(models['IDKL'], *pairs, NAMES),
         'retrieval': lambda: retrieval_explorer({'IDKL': models['IDKL']}, test_records, H, W),
     }

@@ -1,8 +1,10 @@
 """Explorers of the page: their HTML, and the numbers that their pictures show."""
 
+import io
 import json
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,16 +13,21 @@ import pandas as pd
 import pytest
 import torch
 from IPython.core.formatters import DisplayFormatter
+from PIL import Image
 
 from idkl_nb.assembly import IDKLConfig
+from idkl_nb.common import INFRARED, VISIBLE
 from idkl_nb.csa import csa_loss
 from idkl_nb.examples import METHODS
+from idkl_nb.explore_world import CAMERAS, DIALS, TURNS, WorldFiles, answer, first_record
+from idkl_nb.explore_world import record as person_record
 from idkl_nb.explorer_records import group_weights, objective_record
 from idkl_nb.metrics import score_rankings
 from idkl_nb.model import weights_of
 from idkl_nb.page_explorers import STARTS, explorer, module_source, page
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.tgsa import affinity, tgsa_loss
+from idkl_nb.world import World
 
 root = Path(__file__).resolve().parents[1]
 PLACES = {  # the page of each
@@ -32,6 +39,7 @@ PLACES = {  # the page of each
     'reversal': '05_modality.ipynb',
     'objective': '11_model.ipynb',
     'search': 'search_in_the_page.ipynb',
+    'world': '01_world.ipynb',
 }
 
 
@@ -78,7 +86,7 @@ def test_a_page_loads_nothing_and_is_small(name):
     text = page(name).replace('http://www.w3.org/2000/svg', '')
     loads = (
         r'https?:|//cdn|^import '
-        if name == 'search'
+        if STARTS[name].answers  # files from beside the page
         else r'https?:|//cdn|fetch\(|import\(|^import '
     )
     assert not re.search(loads, text, re.M)
@@ -197,3 +205,53 @@ def test_the_groups_of_a_run_add_up_to_its_total():
     groups = sum(weights[name] * np.array(values) for name, values in record['terms'].items())
     assert groups == pytest.approx(total.rolling(3, min_periods=1).mean().to_numpy(), abs=1e-4)
     assert record['steps'] == [1, 2, 3, 4, 5] and record['images'] == 24
+
+
+def pixels(address):
+    kind, _, data = address.partition(';base64,')
+    assert kind == 'data:image/webp'
+    return np.asarray(Image.open(io.BytesIO(b64decode(data))), float)
+
+
+def test_the_world_begins_with_what_the_package_draws():
+    "The recorded pictures are near those of today's WebP; the numbers are equal"
+    kept = json.loads((root / 'idkl_nb' / 'modules' / 'world.json').read_text(encoding='utf-8'))
+    drawn = json.loads(json.dumps(first_record()))
+    assert kept['pictures'].keys() == drawn['pictures'].keys()
+    for name, address in kept.pop('pictures').items():
+        assert abs(pixels(address) - pixels(drawn['pictures'][name])).mean() < 2
+    drawn.pop('pictures')
+    assert kept == drawn
+    texts = [text for text in shown('world') if re.search(r'\d → ', text)]
+    assert texts == [
+        f'{part["luminance"]:.2f} → {part["albedo"]["0.65"]:.2f}' for part in kept['parts'].values()
+    ]
+
+
+def test_the_world_shows_what_the_dial_does():
+    "Equation A for what is dyed; a visible picture for each turn, an infrared one for each stop"
+    record = person_record(2)
+    assert len(record['pictures']) == len(CAMERAS) * len(TURNS) * (1 + len(DIALS))
+    for part in ('top', 'bottom', 'shoes'):
+        known = record['parts'][part]
+        for dial, albedo in known['albedo'].items():
+            c = float(dial)
+            expected = c * known['luminance'] + (1 - c) * known['albedo']['0']
+            assert albedo == pytest.approx(expected, abs=2e-3)
+    for part in ('hair', 'skin'):
+        assert len(set(record['parts'][part]['albedo'].values())) == 1
+
+    image = World(coupling=0.4, height=192, width=96)
+    own = image.view(2, VISIBLE, 3, 0)
+    bare = replace(own, heading=90, occluder=replace(own.occluder, name='none'))
+    drawn = np.asarray(image.draw(2, INFRARED, 3, 0, bare), float)
+    assert abs(pixels(record['pictures']['infrared 3 90 0.4']) - drawn).mean() < 5
+
+
+def test_a_kernel_answers_as_the_files_do(tmp_path):
+    WorldFiles(tmp_path / 'world').execute()
+    files = {file.name: file.read_bytes() for file in (tmp_path / 'world').iterdir()}
+    assert len(files) == STARTS['world'].state['people'] == 8
+    for name, content in files.items():
+        assert answer(dict(file=name)) == ({}, [content]) and len(content) < 300_000
+    assert json.loads(answer(dict(file='77.json'))[1][0])['person'] == 77

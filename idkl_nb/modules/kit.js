@@ -5,8 +5,13 @@
 //     handles   state => [{ key, x, y, mark, label, value, range, says }], in units of that panel
 //     move      (state, key, x, y) => state with this handle there
 //     step      [across, up] that an arrow key moves a handle, in the same units
-//     controls  [{ press, does } | { choose, label, options } | { slide, label, low, high, step }]
+//     controls  [{ press, does } | { choose, label, options } | { slide, label, low, high, step }];
+//               `high` may be a function of the first state
 //     words     state => the sentence below, which a screen reader is told
+//
+// and, where something is loaded,
+//
+//     fetched   (model, state) => null, or a promise while what a state shows is on its way
 
 export const BLUE = '#2f86c1', ORANGE = '#d0730a'  // seen on white and on black
 
@@ -116,7 +121,8 @@ export function control(spec, now, act) {
         return [home, () => {}]
     }
     if (spec.slide) {
-        home.innerHTML = `${spec.label} <input type="range" min="${spec.low}" max="${spec.high}" ` +
+        const high = typeof spec.high === 'function' ? spec.high(now()) : spec.high
+        home.innerHTML = `${spec.label} <input type="range" min="${spec.low}" max="${high}" ` +
             `step="${spec.step}"> <span></span>`
         const [input, number] = home.children
         const moved = done => act({ ...now(), [spec.slide]: Number(input.value) }, done)
@@ -199,7 +205,10 @@ export function explorer(parts) {
                     mark.setAttribute(name, value)
             })
             for (const [, follow] of controls) follow(state)
-            el.querySelector('output').textContent = parts.words(state)
+            const output = el.querySelector('output')
+            output.textContent = parts.words(state)
+            const failed = error => { output.textContent = error.message }
+            parts.fetched?.(model, state)?.then(show, failed)
         }
         show()
         model.on('change:state', show)

@@ -1,5 +1,6 @@
 // Search: two networks run in the browser and rank a gallery, for a drawn person or one's own picture
 import { BLUE, ORANGE, STYLE, control } from './kit.js'
+import { ask, getFile } from './files.js'
 
 const LOOK = `
 .idkl fieldset.people { display: block; border: 0; margin: 0.5rem 0; padding: 0 }
@@ -32,12 +33,7 @@ const LOOK = `
 
 // The files beside a page, and the networks in the browser
 function fromSite(model) {
-    const get = async name => {
-        const folder = new URL(`${model.get('state').folder}/`, document.baseURI)
-        const answer = await fetch(new URL(name, folder))
-        if (!answer.ok) throw new Error(`${name} is not there`)
-        return new Uint8Array(await answer.arrayBuffer())
-    }
+    const get = name => getFile(model, name)
     const start = async (names, tell) => {
         const files = {}
         const sizes = { 'ort.mjs': 0.1, 'ort.wasm': 12.4 }  // megabytes
@@ -62,22 +58,9 @@ function fromSite(model) {
 
 // The same, answered by the package
 function fromKernel(model) {
-    let asked = 0
-    const ask = (words, ...bytes) => new Promise(resolve => {
-        const question = asked++
-        const hear = (message, buffers) => {
-            if (message.question !== question) return
-            model.off('msg:custom', hear)
-            const contents = buffers.map(({ buffer, byteOffset, byteLength }) =>
-                buffer.slice(byteOffset, byteOffset + byteLength))
-            resolve([message.arrays, contents])
-        }
-        model.on('msg:custom', hear)
-        model.send({ ...words, question }, {}, bytes)
-    })
-    const get = async file => new Uint8Array((await ask({ file }))[1][0])
+    const get = name => getFile(model, name)
     const start = async names => names.map(method => async data => {
-        const [arrays, contents] = await ask({ method }, data)
+        const [arrays, contents] = await ask(model, { method }, data)
         return Object.fromEntries(Object.entries(arrays).map(([name, dims], n) =>
             [name, { dims, data: new Float32Array(contents[n]) }]))
     })

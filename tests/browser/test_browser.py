@@ -37,6 +37,7 @@ for path in sorted((root / 'nbs').rglob('[!.]*.ipynb')):
 MODULE = (  # an explorer of the page, with a kernel
     "from idkl_nb.page_explorers import explorer\ntgsa = explorer('tgsa')\ntgsa",
     "explorer('search')",
+    "world = explorer('world')\nworld.state = world.state | dict(people=200)\nworld",
     "print('in Python:', tgsa.state['a'][0])",
 )
 SETTINGS = {
@@ -281,4 +282,8 @@ def test_a_module_tells_python_where_its_points_are(lab, page):
     page.get_by_role('button', name='load the search').click()
     page.get_by_text('Person 213 at dial 0.65. L_b: first right picture at rank 2').wait_for()
     assert page.locator('.idkl section li').count() == 20
+
+    # the world draws whoever is asked for
+    page.get_by_role('slider', name='person').press('End')
+    page.get_by_text('Person 200: ').wait_for()
     assert page.locator(ERRORS).count() == 0
