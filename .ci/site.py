@@ -8,6 +8,7 @@ with smalldocs, in pure Python, and looks for faults. `--stand-in FOLDER` keeps 
 import argparse
 import functools
 import importlib
+import inspect
 import json
 import os
 import re
@@ -249,6 +250,62 @@ def scrolling(text):
     return re.sub(r'((?:^\|.*\n?){3,})', r'::: {.scrolls}\n\n\1\n\n:::\n', text, flags=re.M)
 
 
+PYTHON = dict(folder='python_files', megabytes=13)
+RUNS_HERE = re.compile(r'^#\| *runs-here *\n', re.M)
+
+
+def setup_of_exercises():
+    "Python that cells of exercises find in a page, where the package is not"
+    from idkl_nb.exercises import RIGHT, NotWritten, verdict
+
+    parts = [f'RIGHT = {RIGHT!r}', inspect.getsource(NotWritten), inspect.getsource(verdict)]
+    return '\n'.join(['from collections.abc import Callable', *parts])
+
+
+def run_here(nb):
+    "A mark before each cell that can run in the page, and the script that makes it run"
+    from execnb.nbio import mk_cell
+
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == 'code' and RUNS_HERE.search(cell.source):
+            cell.source = RUNS_HERE.sub('', cell.source)
+            cells.append(mk_cell('<div class="runs-here"></div>', 'markdown'))
+        cells.append(cell)
+    if len(cells) > len(nb.cells):
+        options = json.dumps(PYTHON | dict(setup=setup_of_exercises()))
+        script = Path(__file__).with_name('python_here.mjs').read_text(encoding='utf-8')
+        script = f'<script type="module">\nconst options = {options}\n{script}</script>'
+        cells.append(mk_cell(as_markdown(script), 'markdown'))
+    nb.cells[:] = cells
+
+
+QUIZ = re.compile(
+    r'^(?P<options>(?:[a-z]\. .*\n)+)'
+    r'(?P<rest>\n<details><summary>Answer</summary>\n\n(?P<right>[a-z])\. )',
+    re.M,
+)
+
+
+def quiz(text):
+    """The options of a quiz, lines `a. words`, to be chosen; `names.html` says what is right
+
+    Without JavaScript they are read as before."""
+
+    def option(line, right):
+        letter, words = line.split('. ', 1)
+        mark = ' data-right' if letter == right else ''
+        choose = f'<input type="radio" name="quiz" value="{letter}"{mark} hidden>'
+        return f'<label>{choose} {letter}. {words}</label>\n\n'
+
+    def options(match):
+        lines = [option(line, match['right']) for line in match['options'].splitlines()]
+        group = '<div class="quiz" role="radiogroup" aria-label="Quiz">'
+        return f'{group}\n\n{"".join(lines)}<output></output>\n\n</div>\n{match["rest"]}'
+
+    return QUIZ.sub(options, text)
+
+
 def as_markdown(html):
     """HTML of an output as a raw block, its tables in boxes that scroll
 
@@ -281,6 +338,7 @@ def document(
     repository = f'{config.git_url}/blob/{config.branch}'
     path = source.relative_to(config.nbs_path)
     nb = read_nb(source)
+    run_here(nb)
     code = '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'code')
     module = re.search(r'#\| *default_exp (\w+)', code)
     defined = {name.lower() for name in re.findall(r'^(?:class|def) (\w+)', code, re.M)}
@@ -312,7 +370,7 @@ def document(
             cell.outputs = without_bars(cell.outputs)
             cell.source = directives(cell.source, cell.outputs)
         if cell.cell_type == 'markdown':
-            text = headings(cell.source, defined)
+            text = headings(quiz(cell.source), defined)
             # the words are for those who do not see the picture, no caption
             text = re.sub(r'^!\[(.+)\]\((.+)\)$', r'![](\2){fig-alt="\1"}', text, flags=re.M)
             text = BADGE.sub(r'[\1](\2){.colab}', text)
@@ -533,6 +591,18 @@ def stand_in(folder, project=root):
     return site.out, names, broken
 
 
+def add_runtime(name, folder, words):
+    "Files that come from npm; without a network they are left out, and a line says so"
+    add = runpy.run_path(str(Path(__file__).with_name('runtime.py')))['add_runtime']
+    try:
+        add(name, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        print(f'{words} is left out, and its button says so: {error}')
+        return False
+    return True
+
+
 def add_search(
     site,  # folder of the pages
 ):
@@ -540,14 +610,21 @@ def add_search(
     from idkl_nb.page_explorers import STARTS
     from idkl_nb.page_files import write_page_files
 
-    folder = site / STARTS['search'].state['folder']
-    add_runtime = runpy.run_path(str(Path(__file__).with_name('runtime.py')))['add_runtime']
+    folder, words = site / STARTS['search'].state['folder'], 'The search in the page'
+    if not add_runtime('onnxruntime-web', folder, words):
+        return
     try:
-        add_runtime(folder)
         write_page_files(folder)
-    except (OSError, ImportError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        print(f'The search in the page is left out, and its button says so: {error}')
+    except ImportError as error:
+        shutil.rmtree(folder)
+        print(f'{words} is left out, and its button says so: {error}')
+
+
+def add_python(
+    site,  # folder of the pages
+):
+    "What runs cells of Python in a page"
+    add_runtime('pyodide', site / PYTHON['folder'], 'Python in the page')
 
 
 def add_world(
@@ -582,6 +659,7 @@ def main():
                 shutil.copytree(site, given.stand_in, dirs_exist_ok=True)
                 add_search(given.stand_in)
                 add_world(given.stand_in)
+                add_python(given.stand_in)
         print('\n'.join(found) or 'no fault found')
         sys.exit(bool(found))
     if not shutil.which('quarto'):
@@ -593,6 +671,7 @@ def main():
     shutil.move(root / '_proc' / '_docs', root / '_docs')
     add_search(root / '_docs')
     add_world(root / '_docs')
+    add_python(root / '_docs')
     print('The site is in _docs: open _docs/index.html')
 
 

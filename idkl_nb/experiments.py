@@ -98,6 +98,12 @@ EXPERIMENTS = {
             for start, weights in STARTS.items()
         }
     ),
+    'untrained': Experiment(
+        {'no training': dict(OFF, method='untrained')}, dials=(*ENDS, 0.3, 1.0)
+    ),
+    'untrained, new start': Experiment(
+        {'no training': dict(OFF, method='untrained')}, dials=ENDS, base=BASE
+    ),
     'rivals': Experiment(
         {
             'AGW': dict(OFF, method='agw', channel=0.0),

@@ -119,11 +119,14 @@ tool = runpy.run_path(str(root / '.ci' / 'runtime.py'))
 site = runpy.run_path(str(root / '.ci' / 'site.py'))
 
 
+ORT = tool['PACKAGES']['onnxruntime-web']
+
+
 def small_package():
     "A package with the places of the real one"
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode='w:gz') as opened:
-        for place in tool['PARTS'].values():
+        for place in ORT.parts.values():
             entry = tarfile.TarInfo(place)
             entry.size = len(place)
             opened.addfile(entry, io.BytesIO(place.encode()))
@@ -136,34 +139,37 @@ def npm(monkeypatch, tmp_path):
     registry = SimpleNamespace(content=small_package(), asked=0)
     whole = registry.content
 
-    def download():
+    def download(package):
         registry.asked += 1
         if isinstance(registry.content, Exception):
             raise registry.content
         return registry.content
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'a cache ü'))
-    monkeypatch.setitem(tool['runtime'].__globals__, 'download', download)
-    monkeypatch.setitem(tool['runtime'].__globals__, 'is_whole', lambda content: content == whole)
+    monkeypatch.setitem(tool['fetched'].__globals__, 'download', download)
+    monkeypatch.setitem(
+        tool['fetched'].__globals__, 'is_whole', lambda content, integrity: content == whole
+    )
     return registry
 
 
 def test_a_hash_is_that_of_the_standard():
     abc = 'sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0='
     assert tool['is_whole'](b'abc', abc) and not tool['is_whole'](b'abd', abc)
-    assert not tool['is_whole'](b'abc')
+    for package in tool['PACKAGES'].values():
+        assert not tool['is_whole'](b'abc', package.integrity)
 
 
 def test_the_package_is_fetched_once(npm, tmp_path):
-    tool['add_runtime'](tmp_path / 'site')
+    tool['add_runtime']('onnxruntime-web', tmp_path / 'site')
     file = tmp_path / 'site' / 'ort.mjs'
-    assert file.read_text() == tool['PARTS']['ort.mjs']
-    assert 'MIT License' in (tmp_path / 'site' / tool['LICENCE']).read_text()
-    tool['add_runtime'](tmp_path / 'site')
+    assert file.read_text() == ORT.parts['ort.mjs']
+    assert 'MIT License' in (tmp_path / 'site' / ORT.licence).read_text()
+    tool['add_runtime']('onnxruntime-web', tmp_path / 'site')
     assert npm.asked == 1
 
-    tool['kept_package']().write_bytes(b'damaged')
-    tool['add_runtime'](tmp_path / 'site')
+    tool['kept_file'](ORT).write_bytes(b'damaged')
+    tool['add_runtime']('onnxruntime-web', tmp_path / 'site')
     assert npm.asked == 2
 
 
@@ -177,18 +183,21 @@ def test_the_package_is_fetched_once(npm, tmp_path):
 def test_what_is_not_whole_is_not_used(npm, content, words, tmp_path):
     npm.content = content
     with pytest.raises(OSError, match=f'{words}.*or put the file at .*a cache'):
-        tool['add_runtime'](tmp_path / 'site')
-    assert not tool['kept_package']().exists() and not (tmp_path / 'site').exists()
+        tool['add_runtime']('onnxruntime-web', tmp_path / 'site')
+    assert not tool['kept_file'](ORT).exists() and not (tmp_path / 'site').exists()
 
 
 def test_a_site_without_the_runtime_is_built_all_the_same(tmp_path, monkeypatch, capsys):
-    def fails(folder):
+    def fails(name, folder):
         folder.mkdir()
         raise OSError('no route')
 
     monkeypatch.setattr(runpy, 'run_path', lambda path: dict(add_runtime=fails))
     site['add_search'](tmp_path)
-    assert capsys.readouterr().out.startswith('The search in the page is left out, and its button')
+    site['add_python'](tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    for line, words in zip(said, ('The search', 'Python'), strict=True):
+        assert line == f'{words} in the page is left out, and its button says so: no route'
     assert not list(tmp_path.iterdir())
 
 

@@ -224,6 +224,29 @@ def test_source_plots_and_checks_are_folded(pages):
     assert places == sorted(places) and places[1] < chapter.index('<summary>Source</summary>')
 
 
+def test_the_options_of_every_quiz_can_be_chosen(pages):
+    "Three, in the words of the notebook, and the right one is that of the answer"
+    quizzes = 0
+    for path in sorted((root / 'nbs').rglob('[!.]*.ipynb')):
+        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
+        texts = [''.join(cell['source']) for cell in cells]
+        written = [text for text in texts if '**Quiz.**' in text]
+        quizzes += len(written)
+        page = pages[path.relative_to(root / 'nbs').with_suffix('.html').as_posix()]
+        groups = re.findall(r'<div class="quiz" role="radiogroup".*?</div>', page, re.S)
+        assert len(groups) == len(written), path.name
+        for text, group in zip(written, groups):
+            letters = re.findall(r'^([a-z])\. ', text, re.M)
+            inputs = re.findall(r'<input type="radio".*? value="(.)"( data-right)?', group)
+            assert [letter for letter, _ in inputs] == letters[:-1] == ['a', 'b', 'c']
+            assert [letter for letter, right in inputs if right] == letters[-1:]
+    assert quizzes == 15
+
+
+def test_words_that_are_no_quiz_stay():
+    assert site.quiz('a. one\nb. two\n\nno answer') == 'a. one\nb. two\n\nno answer'
+
+
 def test_no_page_shows_a_progress_bar(pages):
     assert not [name for name, page in pages.items() if site.BAR.search(text_of(page))]
     lines = ['step 0\r', ' 10%|#   | 1/10 [00:01<00:09]\r', 'done\n']

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,3 +36,18 @@ def open_browser():
     with api.sync_playwright() as started:
         arguments = ['--no-sandbox', '--disable-dev-shm-usage']
         yield started.chromium.launch(executable_path=chromium, args=arguments)
+
+
+SITE = 'http://site.test/'  # a name that no machine has
+
+
+def open_served(page, path, pages):
+    "Open a page as from a server: the site's files are answered here, nothing else is there"
+    folder = next(path.parent for path in pages if path.stem == 'index')
+
+    def answer(route):
+        file = folder / urlsplit(route.request.url).path[1:]
+        route.fulfill(path=file) if file.is_file() else route.abort()
+
+    page.route(f'{SITE}**', answer)
+    page.goto(SITE + path.relative_to(folder).as_posix())

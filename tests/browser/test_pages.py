@@ -9,13 +9,11 @@ import os
 import re
 import runpy
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import torch
 import yaml
-from filelock import FileLock
-from rendered import api, axe, open_browser, root, site
+from rendered import api, axe, open_served, root
 
 from idkl_nb.csa import csa_loss
 from idkl_nb.explore_world import record as person_record
@@ -38,28 +36,6 @@ PICTURES = """() => {
     const here = image => image.src.startsWith('file:') || image.src.startsWith('data:')
     const whole = image => image.complete && image.naturalWidth
     return [...document.images].filter(here).every(whole) }"""
-
-
-@pytest.fixture(scope='module')
-def pages(tmp_path_factory, worker_id):
-    "Rendered by the first process of pytest that asks, for all of them"
-    here = tmp_path_factory.getbasetemp()
-    shared = (here if worker_id == 'master' else here.parent) / 'site'
-    made = shared / 'made.txt'
-    with FileLock(f'{shared}.lock'), pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)  # nbdev looks for settings.ini above the working folder
-        if not made.exists():
-            made.parent.mkdir(exist_ok=True)
-            folder = site.stand_in(shared / 'nbs')[0]
-            site.add_world(folder)
-            made.write_text(str(folder))
-    return sorted(Path(made.read_text()).rglob('*.html'))
-
-
-@pytest.fixture(scope='module')
-def browser():
-    with open_browser() as opened:
-        yield opened
 
 
 def from_files(browser, width, scheme):
@@ -180,6 +156,21 @@ def test_the_search_has_names(browser, pages):
     page.close()
 
 
+def test_a_quiz_answers_at_once(browser, pages):
+    page = from_files(browser, 390, 'light')
+    page.goto(next(path for path in pages if path.stem == '04_backbone').as_uri())
+    group, why = page.locator('.quiz'), page.locator('.quiz ~ details')
+    assert not why.evaluate('details => details.open')
+
+    group.get_by_label('a. ').check()
+    assert group.locator('output').inner_text() == 'Not a. Choose again, or open the answer.'
+    assert not why.evaluate('details => details.open')
+    group.get_by_label('a. ').press('ArrowUp')  # from the first to the last
+    assert group.locator('output').inner_text() == 'Right: c.'
+    assert why.evaluate('details => details.open')
+    page.close()
+
+
 CODE = """() => [...document.querySelectorAll('main pre > code')].map(code => {
     const style = getComputedStyle(code.parentElement)
     const shadow = style.backgroundImage.length > 99
@@ -247,9 +238,6 @@ WATCH = """name => {
     home.scrollIntoView({ block: 'center' }) }"""
 
 
-SITE = 'http://site.test/'  # a name that no machine has
-
-
 class Shown:
     "An explorer on its page, in a browser without a network; the site's files are answered here"
 
@@ -262,14 +250,8 @@ class Shown:
         self.page.on('pageerror', lambda error: self.faults.append(str(error)))
         self.page.on('console', self.hear)
         path = next(path for path in pages if path.stem == SHOWN[name])
-        self.folder = next(path.parent for path in pages if path.stem == 'index')
-        self.page.route(f'{SITE}**', self.answer)
-        self.page.goto(SITE + path.relative_to(self.folder).as_posix())
+        open_served(self.page, path, pages)
         self.home = self.page.locator(f'[data-explorer="{name}"]')
-
-    def answer(self, route):
-        file = self.folder / urlsplit(route.request.url).path[1:]
-        route.fulfill(path=file) if file.is_file() else route.abort()
 
     def hear(self, message):
         if message.type == 'error' and not message.text.startswith('Failed to load resource'):

@@ -70,7 +70,7 @@ def address(pages):
 def files(pages):
     "The folder of the files that the page loads"
     try:
-        runtime['add_runtime'](pages / START['folder'])
+        runtime['add_runtime']('onnxruntime-web', pages / START['folder'])
     except OSError as error:
         pytest.skip(f'without onnxruntime-web: {error}')
     return write_page_files(pages / START['folder'])
