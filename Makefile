@@ -57,8 +57,9 @@ test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q -n 2 tests/test_project.py
 	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal --durations 5 tests --ignore tests/browser --ignore tests/test_project.py && rm -r $$runs
 
-test-slow: setup ## end a hundred trainings at random times (twenty minutes), write nbs/results/faults.csv; torchrun; every page through nbdev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --slow tests/test_faults.py tests/test_training.py tests/test_site.py
+test-slow: setup ## end a hundred trainings at random times (twenty minutes), write nbs/results/faults.csv; torchrun; every page through nbdev and axe
+	$(INSTALL) playwright axe-playwright-python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs --slow tests/test_faults.py tests/test_training.py tests/test_site.py tests/browser/test_pages.py
 
 audit: setup ## look the installed packages up in a list of known vulnerabilities (needs the network)
 	$(BIN)/python -m pip install --disable-pip-version-check -q pip-audit==2.10.1

@@ -24,7 +24,7 @@ from .precision import Precision
 from .protocol_scores import ProtocolScores
 from .readers import read_dataset
 from .records import Records
-from .run_folder import RunDescription, has_step, load, precision_of
+from .run_folder import RunDescription, has_step, load_run, precision_of
 from .runs import Experiment, dataset_name, drawn_by, score_run, score_table, world_words
 from .whole_files import write_bytes
 
@@ -206,7 +206,7 @@ def judge(
     chosen: Experiment,  # what it was trained on
 ) -> tuple[FeatureTable, list[ProtocolScores]]:  # features of the test images, and their scores
     "Write features of the test images, scores and model card into the folder of a run"
-    config = load(folder / 'model')[1]
+    config = load_run(folder / 'model')[1]
     words = dataset_words(records, chosen.trial)
     name = words['name']
 

@@ -30,7 +30,7 @@ from .records import Records
 from .regdb_trials import check_named_once, regdb_trials
 from .report_words import Evaluated, check_drawing, make_report
 from .run_features import features_of_run
-from .run_folder import load, model_folder
+from .run_folder import load_run, model_folder
 from .scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features
 from .sysu_draws import check_sysu_paths, read_sysu_draws
 from .tables import is_table
@@ -177,7 +177,7 @@ class Evaluate(EvaluateOptions):
     ):
         "Leave pictures and a report beside --json. Raises ValueError, OSError, ImportError"
         table, rules = tables[0]
-        model, config = (None, None) if self.run is None else load(model_folder(self.run))
+        model, config = (None, None) if self.run is None else load_run(model_folder(self.run))
         evaluated = Evaluated([scores], table, rules, self.query, command, model, config)
         make_report(self.json.expanduser().parent, evaluated)
 

@@ -26,7 +26,7 @@ from .config import PRESETS, TrainConfig
 from .model import IDKL
 from .readers import read_sysu
 from .records import Records
-from .run_folder import load
+from .run_folder import load_run
 from .training import fit
 from .training_log import read_log
 from .world import World
@@ -82,7 +82,7 @@ def example(
     records: Records,  # of all splits
 ) -> Example:
     "What a training gave, read back; torch's random numbers go on as after it"
-    model, config = load(run)
+    model, config = load_run(run)
     torch.set_rng_state(Checkpoints(run / 'checkpoints').newest()['trainer']['rng'])
     train, test = [records.where(split=split) for split in ('train', 'test')]
     return Example(model, read_log(run), config, train, test)

@@ -82,7 +82,7 @@ def save_pretrained(
 ):
     "Write the files of a run that a program needs. Raises FileNotFoundError, CheckpointError"
     run = model_folder(run)
-    model, config = run_folder.load(run, name)
+    model, config = run_folder.load_run(run, name)
     description = RunDescription.read(run)
     description = dataclasses.replace(
         description, config=public_settings(config), precision=run_folder.precision_of(run)
@@ -183,7 +183,7 @@ def load(
     if (folder / FILES[0]).is_file():
         embedder = read_embedder(folder / FILES[0], description.config)
     else:
-        embedder = run_folder.load(folder)[0].embedder()
+        embedder = run_folder.load_run(folder)[0].embedder()
 
     seen = description.dataset or {}
     if seen:

@@ -19,7 +19,7 @@ from .features import FeatureTable
 from .model import IDKL
 from .protocol_scores import MEASURES, ProtocolScores
 from .protocols import Protocol
-from .run_folder import load
+from .run_folder import load_run
 from .runs import dataset_name, protocols_of, score_table
 from .training_log import read_log
 
@@ -76,7 +76,7 @@ def of_training(
     command: str = '',  # that was given; empty: not known
 ) -> Evaluated:  # with the dataset's first protocol for the pictures
     "What a report on a training shows"
-    model, config = load(model_folder)
+    model, config = load_run(model_folder)
     trial = int(table.about.get('trial', 1))
     protocol, query = protocols_of(dataset_name(table.records), trial)[0]
     log = read_log(model_folder)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RunDescription', 'model_folder', 'has_step', 'check_free', 'precision_of', 'precision_to_resume', 'save_weights',
-           'load']
+           'load_run']
 
 # %% ../nbs/workshop/run_folder.ipynb #c92b4109
 import dataclasses
@@ -195,7 +195,7 @@ def save_weights(
     write_bytes(file, save(tensors))
 
 # %% ../nbs/workshop/run_folder.ipynb #70042773
-def load(
+def load_run(
     folder,  # of a finished run
     name: str = 'weights',  # the last; 'best' by validation; 'weights-2-epochs' before others
 ) -> tuple[IDKL, TrainConfig]:  # the network on the CPU, ready for a test, and its settings

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENT', 'learning_rate', 'OneBatch', 'accumulate', 'Trainer', 'train', 'fit', 'resume', 'PRESETS', 'TrainConfig',
-           'load', 'load_released_checkpoint', 'read_log']
+           'load_run', 'load_released_checkpoint', 'read_log']
 
 # %% ../nbs/12_training.ipynb #366e6439
 import contextlib
@@ -23,14 +23,14 @@ from .machine_faults import faults_in_words
 from .model import IDKL, IDKLObjective, Losses
 from .plan import StepLoader
 from .records import Batch, Records
-from .run_folder import RunDescription, load
+from .run_folder import RunDescription, load_run
 from .run_start import alone_in, begin_run, continue_run
 from .session import Session
 from .trainer_state import TrainerState, on_device
 from .training_log import read_log
 
 # %% ../nbs/12_training.ipynb #e88c546a
-_all_ = ['PRESETS', 'TrainConfig', 'load', 'load_released_checkpoint', 'read_log']
+_all_ = ['PRESETS', 'TrainConfig', 'load_run', 'load_released_checkpoint', 'read_log']
 
 # %% ../nbs/12_training.ipynb #0ef49210
 def learning_rate(
@@ -178,5 +178,6 @@ def resume(
     with alone_in(folder):
         session, description, finished = continue_run(folder, records, *around, config)
         if finished and method is Trainer:
-            return load(session.folder)[0].to(session.accelerator.device), read_log(session.folder)
+            model = load_run(session.folder)[0].to(session.accelerator.device)
+            return model, read_log(session.folder)
         return _train_from_newest(session, records, description, method)

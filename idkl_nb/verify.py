@@ -25,7 +25,7 @@ from .features import embed
 from .model import IDKL
 from .readers import read_dataset
 from .records import Records
-from .run_folder import load
+from .run_folder import load_run
 from .runs import Experiment
 from .writers import write_sysu
 
@@ -45,7 +45,7 @@ def pack(
     file,  # .safetensors to write
 ):
     "Keep of a run what a test needs, in half precision, with its scores"
-    model, config = load(run)
+    model, config = load_run(run)
     embedder = model.embedder()
     tensors = {}
     for name, value in embedder.state_dict().items():

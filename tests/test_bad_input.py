@@ -60,7 +60,7 @@ from idkl_nb.readers import read_dataset, read_llcm, read_regdb, read_sysu
 from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
 from idkl_nb.rerank import k_reciprocal
-from idkl_nb.run_folder import load
+from idkl_nb.run_folder import load_run
 from idkl_nb.scoring import score_features
 from idkl_nb.sysu_draws import read_sysu_draws
 from idkl_nb.tgsa import distillation_loss, tgsa_loss
@@ -1479,19 +1479,19 @@ area(
     ),
     (
         'a config.json that is cut off',
-        lambda b: load(b.spoiled('config.json', '{"config": {')),
+        lambda b: load_run(b.spoiled('config.json', '{"config": {')),
         CheckpointError,
         'config.json: does not describe a run',
     ),
     (
         'weights that are cut off',
-        lambda b: load(b.spoiled('weights.safetensors', b'x')),
+        lambda b: load_run(b.spoiled('weights.safetensors', b'x')),
         CheckpointError,
         'not the weights of this run, or damaged',
     ),
     (
         'weights of another run',
-        lambda b: load(
+        lambda b: load_run(
             b.spoiled(
                 'weights.safetensors',
                 (save_file({'a': torch.zeros(2)}, file := b.new('w')) or file).read_bytes(),

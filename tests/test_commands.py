@@ -24,7 +24,7 @@ from idkl_nb.evaluate import Evaluate, evaluate_main
 from idkl_nb.feature_files import load_features
 from idkl_nb.option_words import given
 from idkl_nb.readers import read_dataset
-from idkl_nb.run_folder import load
+from idkl_nb.run_folder import load_run
 from idkl_nb.runs import Experiment, data
 from idkl_nb.train_command import Train, train_main
 from idkl_nb.world import World
@@ -102,7 +102,7 @@ def test_embedding_people_whom_the_run_has_seen_is_refused(bench, old, tmp_path)
 
     assert embedded(bench.roots.regdb, run, file, '--trial', 1).code == 0
     assert load_features(file).about['trial'] == '1'
-    load(run / 'model')
+    load_run(run / 'model')
 
 
 def test_the_trial_is_that_of_the_run_unless_given(bench, tmp_path):
@@ -373,7 +373,7 @@ def test_the_coupling_of_the_drawn_world(tmp_path):
     done = trained(run, '--coupling', 0)
     assert done.code == 0, done.err
     image = Path('data', 'cam3', '0001', '0001.jpg')
-    other = Experiment('other', load(run / 'model')[1], people=(5, 1, 2))
+    other = Experiment('other', load_run(run / 'model')[1], people=(5, 1, 2))
     data(other, tmp_path / 'other')
     assert (tmp_path / 'other' / image).read_bytes() != (run / image).read_bytes()
     assert json.loads((run / 'data' / 'world.json').read_text())['coupling'] == 0

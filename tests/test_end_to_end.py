@@ -19,7 +19,7 @@ from idkl_nb.end_to_end import distances, evaluate, methods
 from idkl_nb.examples import whole_objective
 from idkl_nb.features import embed
 from idkl_nb.records import Records
-from idkl_nb.run_folder import load
+from idkl_nb.run_folder import load_run
 from idkl_nb.runs import data, experiment, new_run
 from idkl_nb.training import fit
 from idkl_nb.world import World
@@ -47,7 +47,7 @@ def test_every_layout_trains_and_evaluates(layout, tmp_path):
     training, test = records.where(split=('train', 'val')), records.where(split='test')
     model, log = fit(replace(tiny, P=2), training, tmp_path / 'run', progress=False)
     assert np.isfinite(log.total).all()
-    again, config = load(tmp_path / 'run')
+    again, config = load_run(tmp_path / 'run')
     features = features_of(again, test)
     assert torch.equal(features, features_of(model, test))
     scores = evaluate(features, test)
@@ -69,7 +69,7 @@ def test_training_learns_identities_it_will_not_be_asked_about(tmp_path):
 def test_unfinished_run_is_not_loaded(tmp_path):
     run = new_run('smoke', tmp_path)
     with pytest.raises(FileNotFoundError, match='does not hold a run'):
-        load(run)
+        load_run(run)
 
 
 def test_the_two_methods_differ_in_the_baseline_s_settings_alone():

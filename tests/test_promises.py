@@ -45,7 +45,7 @@ from idkl_nb.precision import Precision
 from idkl_nb.readers import read_dataset, read_sysu
 from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
-from idkl_nb.run_folder import RunDescription, load
+from idkl_nb.run_folder import RunDescription, load_run
 from idkl_nb.runs import Experiment, data
 from idkl_nb.search_command import search_main
 from idkl_nb.train_command import train_main
@@ -417,7 +417,7 @@ def test_an_impossible_configuration(damage, people, tmp_path):
     (tmp_path / 'config.json').write_text(text)
     (tmp_path / 'weights.safetensors').write_bytes(b'')
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        load(tmp_path)
+        load_run(tmp_path)
 
 
 def test_a_full_disk_names_the_file(tmp_path, monkeypatch):

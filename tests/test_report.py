@@ -25,7 +25,7 @@ from idkl_nb.records import Records
 from idkl_nb.report import png
 from idkl_nb.report_figures import NAMES, all_shown, some_images, some_people
 from idkl_nb.report_words import Evaluated, of_training, protocol_words
-from idkl_nb.run_folder import load
+from idkl_nb.run_folder import load_run
 from idkl_nb.scoring import score_features, trained_elsewhere
 from idkl_nb.searched import chosen_queries, search
 from idkl_nb.train_command import train_main
@@ -128,7 +128,7 @@ def test_a_card_says_where_a_network_was_trained(bench):
     test = records.where(split='test')
     table = FeatureTable(torch.randn(len(test), 4), test, about)
     scores = [score_features(table, LLCM())]
-    card = model_card(load(bench.run / 'model')[1], records, scores, 'LLCM')
+    card = model_card(load_run(bench.run / 'model')[1], records, scores, 'LLCM')
     assert 'The network was trained on SYSU-MM01, another dataset than LLCM' in card
 
 

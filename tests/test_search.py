@@ -28,7 +28,7 @@ from idkl_nb.kept_features import KeptFeatures, kept_index, read_kept
 from idkl_nb.ranked_lists import Hit, RankedQuery, Sheet
 from idkl_nb.reading_images import read_image
 from idkl_nb.records import Records
-from idkl_nb.run_folder import load
+from idkl_nb.run_folder import load_run
 from idkl_nb.runs import data, experiment
 from idkl_nb.search import Found, Pairs, exact_search, index_search, pairs_of, recall, threshold
 from idkl_nb.search_command import search_main
@@ -391,7 +391,7 @@ def test_a_search_ranks_as_features_by_hand(bench):
     )
 
     # by hand
-    network, config = load(bench.run / 'model')
+    network, config = load_run(bench.run / 'model')
     sides = []
     for place in (bench.nir, bench.rgb):
         paths = sorted(p.relative_to(place).as_posix() for p in place.rglob('*.*'))
@@ -445,7 +445,7 @@ def test_faiss_says_what_it_found(bench):
 
 
 def test_features_as_a_gallery(bench, tmp_path):
-    network, config = load(bench.run / 'model')
+    network, config = load_run(bench.run / 'model')
     records = bench.records.where(split='test', modality=0)
     features = embed(network.embedder(), records, config.height, config.width, progress=False)
     save_features(features, tmp_path / 'g.npz')

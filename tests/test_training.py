@@ -41,7 +41,7 @@ from idkl_nb.devices import make_accelerator
 from idkl_nb.plan import Plan, StepLoader
 from idkl_nb.precision import Device
 from idkl_nb.readers import read_sysu
-from idkl_nb.run_folder import load, precision_of
+from idkl_nb.run_folder import load_run, precision_of
 from idkl_nb.train_command import train_main
 from idkl_nb.training import Trainer, fit, learning_rate, resume
 from idkl_nb.training_log import check_finite, forecast, read_log
@@ -369,7 +369,7 @@ def test_a_run_without_a_step_can_be_begun_anew(people, untouched, tmp_path, aga
         fit(other, people, folder, progress=False)
     else:
         resume(folder, people, progress=False, config=None if again == 'resume' else other)
-    assert load(folder)[1] == (config if again == 'resume' else other)
+    assert load_run(folder)[1] == (config if again == 'resume' else other)
     assert same(weights(folder), weights(untouched)) == (again == 'resume')
 
 
@@ -408,8 +408,8 @@ def test_more_epochs_of_a_finished_run(people, untouched, tmp_path, monkeypatch)
         resume(folder, people, progress=False, config=replace(once, epochs=epochs))
     assert same(weights(folder), weights(untouched))
     pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
-    assert same(weights(folder, 'weights-1-epochs'), first) and load(folder, 'weights-2-epochs')
-    assert load(folder)[1].epochs == 3
+    assert same(weights(folder, 'weights-1-epochs'), first) and load_run(folder, 'weights-2-epochs')
+    assert load_run(folder)[1].epochs == 3
     resume(folder, people, progress=False)  # it is finished
 
 
@@ -423,7 +423,7 @@ def test_more_epochs_of_a_run_that_was_stopped(people, untouched, tmp_path):
         resume(folder, people, progress=False, on_log=stop_at(7), config=changed)
     assert not (folder / 'weights.safetensors').exists()
     resume(folder, people, progress=False)
-    assert same(weights(folder), weights(untouched)) and load(folder)[1] == changed
+    assert same(weights(folder), weights(untouched)) and load_run(folder)[1] == changed
     pd.testing.assert_frame_equal(timeless(folder), timeless(untouched))
 
 
@@ -442,7 +442,7 @@ def test_a_kill_between_the_old_weights_and_the_new_settings(
             resume(folder, people, progress=False, config=replace(config, epochs=4))
     assert not (folder / 'weights.safetensors').exists()
     resume(folder, people, progress=False)
-    assert same(weights(folder), weights(untouched)) and load(folder)[1] == config
+    assert same(weights(folder), weights(untouched)) and load_run(folder)[1] == config
 
 
 def test_steps_of_other_batches_are_refused(people, untouched, tmp_path):
@@ -627,7 +627,7 @@ def test_idkl_train_goes_on(world, tmp_path):
     )
     assert code == 0, printed
     assert (out / 'model' / 'weights-1-epochs.safetensors').read_bytes() == once
-    resumed = load(out / 'model')[1]
+    resumed = load_run(out / 'model')[1]
     assert (resumed.epochs, resumed.log_every) == (2, 1)
     assert len(read_log(out / 'model')) == 4
 
@@ -669,7 +669,7 @@ def test_idkl_train_without_a_network(world, tmp_path):
         file.unlink()
         # nothing is read or downloaded again
         code, printed = command('--resume', '--out', out, '--root', world.root, '--epochs', 2)
-        assert code == 0 and load(out / 'model')[1].epochs == 2, printed
+        assert code == 0 and load_run(out / 'model')[1].epochs == 2, printed
 
 
 def test_idkl_train_with_too_little_memory(world, tmp_path, monkeypatch):
@@ -1118,7 +1118,7 @@ def test_validation_shows_other_people_in_both_modalities(world, people, tmp_pat
 
 def test_a_folder_without_a_run_is_not_loaded(people):
     with pytest.raises(FileNotFoundError, match='does not hold a run'):
-        load(people.root)
+        load_run(people.root)
 
 
 @pytest.mark.parametrize(
@@ -1134,7 +1134,7 @@ def test_a_spoiled_file_of_a_run_is_refused(untouched, tmp_path, name, content, 
     spoiled = shutil.copytree(untouched, tmp_path / 'spoiled')
     (spoiled / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        load(spoiled)
+        load_run(spoiled)
 
 
 def test_a_run_from_before_precision_and_dataset_were_written_down(people, untouched, tmp_path):
@@ -1144,4 +1144,4 @@ def test_a_run_from_before_precision_and_dataset_were_written_down(people, untou
     (old / 'config.json').write_text(json.dumps(about))
     assert precision_of(old).used == 'no'
     resume(old, people, progress=False, config=replace(config, epochs=4))
-    assert load(old)[1].epochs == 4
+    assert load_run(old)[1].epochs == 4

@@ -31,7 +31,7 @@ function fetched(model, state) {
 
 // ---------------------------------------------------------------- the pictures and the dial
 
-const WIDTH = 110, HEIGHT = 220, LEFT = [20, 150], TOP = 26, TRACK = 282
+const WIDTH = 110, HEIGHT = 220, LEFT = [20, 150], TOP = 26, TRACK = 290
 const FRAME = 'fill="none" stroke="currentColor" opacity="0.4"'
 const along = scale(0, dials.length - 1, LEFT[0], LEFT[1] + WIDTH)
 const back = scale(LEFT[0], LEFT[1] + WIDTH, 0, dials.length - 1)
@@ -47,7 +47,7 @@ function photographs(state) {
     const stops = dials.map((dial, n) =>
         line([[along(n), TRACK - 4], [along(n), TRACK + 4]]) + text(along(n), TRACK + 24, dial))
     return seen.join('') + line([[along(0), TRACK], [along(dials.length - 1), TRACK]]) +
-        stops.join('') + text(LEFT[0], TRACK - 14, 'dial', 'style="text-anchor:start"')
+        stops.join('') + text(LEFT[0], TRACK - 24, 'dial', 'style="text-anchor:start"')
 }
 
 const handles = state => [{
@@ -91,7 +91,7 @@ function words(state) {
 
 export default explorer({
     panels: [
-        { width: 290, height: 312, label: 'A person in both spectra, and the dial', draw: photographs },
+        { width: 290, height: 320, label: 'A person in both spectra, and the dial', draw: photographs },
         { width: 330, height: 230, label: 'Surfaces in both spectra', draw: surfaces },
     ],
     handles, move, words, fetched, step: [along(1) - along(0), 0],
