@@ -153,8 +153,7 @@ def fit(
     """Train on the images of a table, in a folder that holds no run that has made a step.
 
     Raises FileExistsError, ValueError, OSError, DataError, FloatingPointError, MemoryError,
-    CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C came.
-    """
+    CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C came."""
     around = validation, progress, on_log
     with alone_in(folder):
         session, description = begin_run(folder, config, records, *around, dataset)
