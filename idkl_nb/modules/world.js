@@ -18,7 +18,8 @@ const coming = new Map()  // files that were asked for, by person
 
 function fetched(model, state) {
     const { person } = state
-    if (records.get(person)?.pictures[names(state)[1]]) return null
+    const known = records.get(person)  // the recorded one has its first pictures alone
+    if (known && (known !== recorded || known.pictures[names(state)[1]])) return null
     if (!coming.has(person)) {
         const failed = error => {
             coming.delete(person)  // to be asked for again
