@@ -8,10 +8,12 @@ __all__ = ['NO_MEMORY', 'memory_cure', 'faults_in_words']
 # %% ../nbs/workshop/machine_faults.ipynb #3e02fbe8
 import contextlib
 import re
+import traceback
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from torch.multiprocessing import reductions
 
 from .config import TrainConfig
 
@@ -41,6 +43,12 @@ def memory_cure(
     return '; '.join(cures)
 
 
+def _taking_a_batch(error: Exception) -> bool:
+    "Whether it rose while this process took over what another one has read"
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_filename == reductions.__file__ for frame, _ in frames)
+
+
 @contextlib.contextmanager
 def faults_in_words(
     folder: Path,  # of the run
@@ -50,7 +58,7 @@ def faults_in_words(
     "While it is open, faults of the machine are MemoryError or ChildProcessError, in a sentence"
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, OSError, EOFError) as error:
         text = str(error)
         if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or NO_MEMORY.search(text):
             first_line = text.strip().split('\n')[0] or type(error).__name__
@@ -61,7 +69,9 @@ def faults_in_words(
                 f'{memory_cure(config, accelerator.mixed_precision)}'
             ) from error
 
-        if not re.search(r'DataLoader worker \(pid|shared memory', text):
+        # killed while it hands over a batch, it breaks a connection first
+        died = re.search(r'DataLoader worker \(pid|shared memory', text) or _taking_a_batch(error)
+        if not died:
             raise
         raise ChildProcessError(
             f'{folder}: a process that reads images has died ({error}). Is there enough memory, '
