@@ -191,6 +191,7 @@ WIDEST = """() => {
     document.querySelector('main').append(line)
     return line.scrollWidth }"""
 CELLS = """() => [...document.querySelectorAll('main .scrolls td')].map(cell => {
+    cell.querySelectorAll('.katex-mathml').forEach(unseen => unseen.remove())
     const range = document.createRange()
     range.selectNodeContents(cell)
     return cell.clientWidth + 1 < range.getBoundingClientRect().width }).filter(x => x).length"""
