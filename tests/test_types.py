@@ -96,6 +96,7 @@ def test_a_worker_checks_and_says_so(context):
         torch.testing.assert_close(next(rows), torch.full((1, 2, 3), float(n + 1)))
     with pytest.raises(Exception, match=r'f32\[3,4,5\]'):
         next(rows)
+    rows._shutdown_workers()  # left to the garbage collector, it may wait for five seconds
 
 
 @typed

@@ -4,6 +4,7 @@ Most of a short notebook's time is the import of torch. `python kernels.py serve
 imports them once; `python kernels.py kernel SOCKET FILE` asks it for a kernel with this connection
 file, and lives as long as that kernel."""
 
+import gc
 import importlib
 import json
 import os
@@ -46,6 +47,7 @@ def serve(path: str):
     "Fork a kernel for each request; the request's connection closes when the kernel has ended"
     for name in [*LIBRARIES, *MODULES]:
         importlib.import_module(name)
+    gc.freeze()  # a child's collector leaves them alone, and so the pages that it shares
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
     with socket.socket(socket.AF_UNIX) as server:
