@@ -225,7 +225,8 @@ def test_a_connection_that_is_closed(people, untouched, tmp_path):
         process.send_signal(signal.SIGHUP)
     except ProcessLookupError:
         pass
-    assert process.wait(timeout=60) == 1
+    # 120 is Python's own: at its end it could not flush into the terminal that is gone
+    assert process.wait(timeout=60) in (1, 120)
     assert (
         len(Checkpoints(tmp_path / 'run' / 'checkpoints').files()) == 1
         and not (tmp_path / 'run' / 'weights.safetensors').exists()
