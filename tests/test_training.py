@@ -772,7 +772,7 @@ def free_port():
 def two_ranks(folder, *words):
     "What `torchrun` does with two processes, with forks: exit codes, and what each printed"
     shared = dict(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2, MASTER_ADDR='127.0.0.1')
-    shared['MASTER_PORT'] = free_port()
+    shared |= dict(MASTER_PORT=free_port(), OMP_NUM_THREADS=1)
     started = []
     for rank in range(2):
         ranks = {k: str(v) for k, v in (shared | dict(RANK=rank, LOCAL_RANK=rank)).items()}
