@@ -132,8 +132,8 @@ EXPERIMENTS = {
         },
         worlds=(11, 12),
     ),
-    'noise': Experiment(MAIN, worlds=(11,), seeds=(0, 1, 2, 3, 4)),
-    'more worlds': Experiment(MAIN, worlds=tuple(range(16, 26)), dials=ENDS),
+    'noise': Experiment(MAIN, worlds=(11,), seeds=(0, 1, 2, 3, 4), base=BASE),
+    'more worlds': Experiment(MAIN, worlds=tuple(range(16, 26)), dials=ENDS, base=BASE),
 }
 
 
