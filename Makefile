@@ -55,7 +55,7 @@ run: setup ## train and evaluate: run the last notebook (IDKL_RUN=embedded, smok
 
 test: setup ## export in sync, notebooks clean, every notebook's cells, pytest
 	$(BIN)/python -m pytest -q -n 2 tests/test_project.py
-	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal --durations 5 tests --ignore tests/browser --ignore tests/test_project.py && rm -r $$runs
+	runs=$$(mktemp -d) && IDKL_RUN=smoke IDKL_RUNS=$$runs OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -o tmp_path_retention_policy=failed -n 3 --dist worksteal --durations 5 tests --ignore tests/browser --ignore tests/test_project.py && rm -r $$runs
 
 test-slow: setup ## end a hundred trainings at random times (twenty minutes), write nbs/results/faults.csv; torchrun; every page through nbdev and axe
 	$(INSTALL) playwright axe-playwright-python

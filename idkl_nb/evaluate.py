@@ -24,10 +24,9 @@ from .features import FeatureTable
 from .joining import join_records
 from .other_features import listed_table, two_sided_table
 from .protocol_scores import ProtocolScores, join_trials
-from .protocols import SYSU, Protocol, RegDB
+from .protocols import Protocol
 from .readers import read_dataset
 from .records import Records
-from .regdb_trials import check_named_once, regdb_trials
 from .report_words import Evaluated, check_drawing, make_report
 from .run_features import features_of_run
 from .run_folder import load_run, model_folder

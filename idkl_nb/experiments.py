@@ -30,8 +30,6 @@ from idkl_nb.experiment_rows import (
     ROWS,
     changed,
     grid,
-    only,
-    own,
     way,
 )
 from .real_trials import compute_real, paper_preset, real_trials

@@ -9,7 +9,6 @@ __all__ = ['RERANKING', 'purifier_explorer', 'Side', 'retrieval_explorer']
 from typing import NamedTuple
 
 import ipywidgets
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor

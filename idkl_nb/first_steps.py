@@ -13,7 +13,7 @@ import pandas as pd
 import tyro
 
 from .common import expand_paths
-from .config import PRESETS, TrainConfig
+from .config import TrainConfig
 from .experiment_rows import LONG, changed, way
 from .training import fit
 from .trial import Trial, people_of

@@ -9,7 +9,6 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'check_size', 'resize_transform', 'e
 # %% ../nbs/workshop/images.ipynb #ca480f02
 import contextlib
 import warnings
-from pathlib import Path
 from typing import Literal
 
 import numpy as np

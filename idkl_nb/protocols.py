@@ -22,7 +22,7 @@ from .common import INFRARED, MODALITIES, VISIBLE, typed
 from .distances import Distances, Mask
 from .layouts import SYSU_CAMERAS, TRIALS
 from .metrics import retrieval_scores
-from .protocol_scores import ProtocolScores, join_trials
+from .protocol_scores import ProtocolScores
 from .records import Records
 from .sysu_draws import read_sysu_draws
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import BNNeck, DualBranch, GeM, gem
+from .backbone import BNNeck, DualBranch, GeM
 from .common import INFRARED, MODALITIES, VISIBLE, typed
 from .identity import reid_loss
 from .images import eval_transform

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .cards import TERMS, changed_settings
+from .cards import changed_settings
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
 from .model import IDKL

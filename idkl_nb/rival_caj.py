@@ -15,7 +15,7 @@ from .augmentation import BatchAugment
 from .common import VISIBLE, typed
 from .model import Losses
 from .records import Batch
-from .rival_agw import AGWNetwork, AGWObjective, Output, weighted_distances
+from .rival_agw import AGWNetwork, AGWObjective, weighted_distances
 from .training import Trainer
 
 # %% ../nbs/evidence/rival_caj.ipynb #5df6dd8d

@@ -26,7 +26,6 @@ from .records import Records
 from .scoring import Plain, layout_name, score_features
 from .tables import OWN, is_table
 from .wardrobe import Garments
-from .whole_files import write_bytes
 from .world import World
 from .writers import write_sysu
 

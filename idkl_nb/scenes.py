@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .cameras import NOISE, SUPER, SURFACES, VIEW, Camera, check_modality
 from .common import VISIBLE
-from .wardrobe import FAR, Garments, Material, Piece, check_numbers, dye, pick, stream
+from .wardrobe import FAR, Garments, Piece, check_numbers, dye, pick, stream
 
 # %% ../nbs/workshop/scenes.ipynb #ee8ed57a
 OCCLUDERS = {  # boxes: half width in widths, top and bottom in heights, round corners

@@ -7,7 +7,6 @@ __all__ = ['LAYOUT_FOLDERS', 'PROTOCOLS', 'first_three', 'layout_name', 'read_tr
            'trained_elsewhere', 'check_unseen', 'Plain', 'score_features']
 
 # %% ../nbs/workshop/scoring.ipynb #fcb6b184
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

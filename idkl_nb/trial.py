@@ -27,7 +27,7 @@ from torch import nn
 from .assembly import BASELINE
 from .common_weights import PACKAGED
 from .config import TrainConfig
-from .diagnosis import features_of, probe
+from .diagnosis import probe
 from .end_to_end import evaluate
 from .features import embed
 from .model import IDKL

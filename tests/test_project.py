@@ -137,6 +137,14 @@ def test_notebooks_tests_and_tools_are_formatted_and_linted():
         assert not done.returncode, done.stdout + done.stderr
 
 
+def test_a_module_imports_what_it_uses():
+    "What its notebook shows beside it is imported there, in a cell that is not exported"
+    words = 'check --isolated -q --select F401 --exclude _modidx.py --output-format concise idkl_nb'
+    ruff = Path(sys.executable).with_name('ruff')
+    done = subprocess.run([ruff, *words.split()], cwd=root, capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize('name', pages)
 def test_outputs_are_fit_to_publish(name):
     outputs = [out for cell in code[name] for out in cell['outputs']]

@@ -496,6 +496,21 @@ def test_an_explorer_answers_without_a_kernel(browser, pages, name):
     assert answers > 5 and longest < 100
 
 
+def test_a_turn_without_a_picture_leaves_empty_frames(browser, pages):
+    "Python may set one; nothing is asked for again and again"
+    shown = Shown(browser, pages, 'world')
+    asked = []
+    shown.page.on('request', lambda request: asked.append(request.url))
+    set_turn = "(home, turn) => home.model.set('state', { ...home.model.get('state'), turn })"
+    shown.home.evaluate(set_turn, 45)
+    api.expect(shown.home.locator('svg image')).to_have_count(0)
+    shown.page.wait_for_timeout(300)
+    assert len(asked) <= 1 and not shown.faults  # its other pictures, once
+
+    shown.home.evaluate(set_turn, 90)
+    check_world(shown)
+
+
 @pytest.mark.parametrize('name', SHOWN)
 def test_everybody_can_use_an_explorer(browser, pages, name, tmp_path):
     "A finger's width for each handle on a phone, names for a screen reader, contrast"
