@@ -6,6 +6,7 @@
 __all__ = ['rows_by_identity', 'pairable', 'draw_rows', 'deal', 'batches_of_an_epoch', 'PKSampler', 'train_loader', 'eval_loader']
 
 # %% ../nbs/03_batches.ipynb #eb0f5276
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -70,15 +71,17 @@ def deal(rng: np.random.Generator, identities: list, P: int) -> Iterator[list]:
         # shuffle anew; those still undealt come first now and last in the new round
         if len(deck) < P:
             shuffled = rng.permutation(identities).tolist()
-            deck += sorted(shuffled, key=set(deck).__contains__)
+            fresh = [person for person in shuffled if person not in deck]
+            deck += fresh + [person for person in shuffled if person in deck]
         yield deck[:P]
         deck = deck[P:]
 
 # %% ../nbs/03_batches.ipynb #a11df4f3
 def batches_of_an_epoch(rows: dict, P: int, K: int) -> int:
     "As many as show each image once on average, of the modality that has more"
-    images = max(sum(map(len, of_one_modality)) for of_one_modality in zip(*rows.values()))
-    return -(-images // (P * K))
+    visible = sum(len(own[VISIBLE]) for own in rows.values())
+    infrared = sum(len(own[INFRARED]) for own in rows.values())
+    return math.ceil(max(visible, infrared) / (P * K))
 
 # %% ../nbs/03_batches.ipynb #3ace187c
 class PKSampler(Sampler):

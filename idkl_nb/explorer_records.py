@@ -23,7 +23,7 @@ from .common import INFRARED, VISIBLE
 from .examples import METHODS, both_methods
 from .explore_world import first_record
 from .modality import ModalityHeads, cross_entropy, modality_loss
-from .model import weights_of
+from .model import term_weights
 from .whole_files import write_bytes
 
 # %% ../nbs/workshop/explorer_records.ipynb #1bb0559f
@@ -50,7 +50,7 @@ def objective_record(
 ) -> dict:
     "The terms of a run by group, each before its weight; JSON"
     smooth = log.select_dtypes('number').rolling(3, min_periods=1).mean()
-    weights = weights_of(config)
+    weights = term_weights(config)
     base = [name for name in weights if not any(name in group for group in GROUPS.values())]
     sums = dict(L_b=sum(weights[name] * smooth[name] for name in base))
     for name, group in GROUPS.items():

@@ -86,7 +86,7 @@ def reid_loss(
     return cross_entropy(logits, ids, smoothing), batch_hard_triplet(pooled, ids, margin)
 
 # %% ../nbs/06_identity.ipynb #2f37452a
-BranchOutput = tuple[  # what one branch says of a batch
+BranchOutput = tuple[  # what one branch gives for a batch
     Float[Tensor, 'B C'],  # pooled
     Float[Tensor, 'B identities'],  # logits
     list[Float[Tensor, 'B 2']],  # logits of the modality classifiers; none: no such term
@@ -95,8 +95,8 @@ BranchOutput = tuple[  # what one branch says of a batch
 # %% ../nbs/06_identity.ipynb #b3d813d9
 @typed
 def base_loss(
-    shared: BranchOutput,  # with guesses of the confusers
-    specific: BranchOutput,  # with guesses of the discriminators
+    shared: BranchOutput,  # with the confusers' logits
+    specific: BranchOutput,  # with the discriminators' logits
     ids: Int64[Tensor, ' B'],  # class of the identity
     modality: Int64[Tensor, ' B'],  # 0 visible, 1 infrared
     margin: float = 0.3,  # of the triplets
@@ -105,8 +105,9 @@ def base_loss(
     "The terms of L_b = L_sh + L_sp (Eq. 5 and 6)"
     terms = {}
     for branch, output, classifier in (('sh', shared, 'C'), ('sp', specific, 'D')):
-        pooled, logits, guesses = output
+        pooled, logits, modality_logits = output
         losses = reid_loss(pooled, logits, ids, margin, smoothing)
-        terms |= zip((f'ce_{branch}', f'triplet_{branch}'), losses)
-        terms |= {classifier: modality_loss(guesses, modality)} if guesses else {}
+        terms[f'ce_{branch}'], terms[f'triplet_{branch}'] = losses
+        if modality_logits:
+            terms[classifier] = modality_loss(modality_logits, modality)
     return terms

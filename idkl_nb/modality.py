@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .common import typed
 
 # %% ../nbs/05_modality.ipynb #118d2769
-NO_LABEL = torch.iinfo(torch.int64).min  # that nobody has
+NO_LABEL = torch.iinfo(torch.int64).min  # no row is left out: -100, torch's own, is an error
 
 
 @typed

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Losses', 'Branch', 'Purification', 'Features', 'identity_classifiers', 'modality_classifiers', 'Parts', 'borrow',
-           'Branches', 'IDKL', 'weights_of', 'teacher_of', 'mdr_term', 'Alignments', 'IDKLObjective', 'BASELINE',
+           'Branches', 'IDKL', 'term_weights', 'teacher_of', 'mdr_term', 'Alignments', 'IDKLObjective', 'BASELINE',
            'Embedder', 'IDKLConfig']
 
 # %% ../nbs/11_model.ipynb #a1d04cc6
@@ -160,7 +160,7 @@ class IDKL(Branches):
         return Embedder(*shared_copy(parts)).eval()
 
 # %% ../nbs/11_model.ipynb #9d977c8f
-def weights_of(c: IDKLConfig) -> dict[str, float]:
+def term_weights(c: IDKLConfig) -> dict[str, float]:
     "The weight of each term that is on"
     weights = dict(ce_sh=1.0, triplet_sh=1.0, C=c.lambda_c)
     weights |= dict(ce_sp=1.0, triplet_sp=1.0, D=c.lambda_d)
@@ -186,10 +186,10 @@ def mdr_term(shared: Branch, v: Tensor, i: Tensor, reduction: str) -> Tensor:
 
 # %% ../nbs/11_model.ipynb #823fcc73
 class Alignments:
-    "L_tgsa, L_csa and L_mdr, as far as they are on; K images a person and modality, if known"
+    "L_tgsa, L_csa and L_mdr, as far as they are on; K, where it is known, makes pairing faster"
 
     def __init__(self, config: IDKLConfig, K: int | None = None):
-        self.config, self.K, self.weights = config, K, weights_of(config)
+        self.config, self.K, self.weights = config, K, term_weights(config)
 
     def teacher(self, features: Features) -> tuple[Tensor, Tensor]:
         return teacher_of(features, self.config)
@@ -198,15 +198,20 @@ class Alignments:
         return pair_rows(features, ids, modality, self.K)
 
     def alignments(self, features: Features, ids: Tensor, modality: Tensor) -> dict[str, Tensor]:
-        student, (f, z), how = features.shared, self.teacher(features), self.config.reduction
-        terms = dict(
-            tgsa=lambda: distillation_loss(
-                shared=student.pooled, specific=f, modality=modality, reduction=how
-            ),
-            csa=lambda: csa_loss(student.logits, z, how),
-            mdr=lambda: mdr_term(student, *self.pairs(student.pooled, ids, modality), how),
-        )
-        return {name: term() for name, term in terms.items() if name in self.weights}
+        config, student = self.config, features.shared
+        f, z = self.teacher(features)
+
+        terms = {}
+        if config.lambda_tgsa:
+            terms['tgsa'] = distillation_loss(
+                shared=student.pooled, specific=f, modality=modality, reduction=config.reduction
+            )
+        if config.lambda_csa:
+            terms['csa'] = csa_loss(student.logits, z, config.reduction)
+        if config.lambda_mdr:
+            rows = self.pairs(student.pooled, ids, modality)
+            terms['mdr'] = mdr_term(student, *rows, config.reduction)
+        return terms
 
 # %% ../nbs/11_model.ipynb #0baa78e6
 class IDKLObjective(Alignments):

@@ -11,7 +11,7 @@ from math import cos, radians, sin
 
 from .people import Identity
 from .stage import Stage, cut
-from .wardrobe import FAR, HAIR, HATS, Material, Piece
+from .wardrobe import FAR, HAIRCUTS, HATS, Material, Piece
 
 # %% ../nbs/workshop/painting.ipynb #9ad76976
 SHOULDERS = 0.8  # their height, in body heights
@@ -191,7 +191,7 @@ def paint_hair(
     r: float,  # its radius
 ):
     "Hair around the head, down the back, in a bun"
-    bulk, fall = HAIR[hair.name]
+    bulk, fall = HAIRCUTS[hair.name]
     back = x - 0.22 * r * stage.sin
     if bulk:
         stage.ellipse(back, y - 0.06 * r, 0.95 * bulk * r, bulk * r, hair.material)

@@ -12,10 +12,10 @@ from functools import lru_cache
 from idkl_nb.wardrobe import (
     BAGS,
     GARMENTS,
-    HAIR,
-    HAIRS,
+    HAIR_COLOURS,
+    HAIRCUTS,
     HATS,
-    SKINS,
+    SKIN_COLOURS,
     Garments,
     Material,
     Piece,
@@ -68,14 +68,14 @@ def make_identity(
     # height, width, head, legs
     spans = ((0.87, 0.95), (0.8, 1.3), (0.07, 0.08), (0.44, 0.5))
     body = [round(rng.uniform(*span), 3) for span in spans]
-    skin = surface(*SKINS)
-    hair = surface(*HAIRS)
+    skin = surface(*SKIN_COLOURS)
+    hair = surface(*HAIR_COLOURS)
 
     hat = perhaps(HATS)
     bag = perhaps(BAGS)
     patterns = dict(garments.patterns)
     top = make_garment(rng, coupling, dict(garments.tops), 0.35, patterns)
     bottom = make_garment(rng, coupling, dict(garments.bottoms), 0.6, patterns)
-    haircut = Piece(pick(rng, HAIR), hair)
+    haircut = Piece(pick(rng, HAIRCUTS), hair)
     shoes = dye(rng, coupling)
     return Identity(*body, skin, haircut, hat, top, bottom, shoes, bag, garments)

@@ -17,7 +17,7 @@ from .cards import changed_settings
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
 from .model import IDKL
-from .protocol_scores import MEASURES, ProtocolScores
+from .protocol_scores import SCORE_NAMES, ProtocolScores
 from .protocols import Protocol
 from .run_folder import load_run
 from .runs import dataset_name, protocols_of, score_table
@@ -169,7 +169,7 @@ def score_cells(
     scores: list[ProtocolScores],
 ) -> list[list[str]]:  # a row each, the first one is the head
     "The table of a report"
-    rows = [['protocol', *MEASURES]]
+    rows = [['protocol', *SCORE_NAMES]]
     for one in scores:
         table = one.table()
         cells = [f'{mean:.2f}' for mean in table.loc['mean']]

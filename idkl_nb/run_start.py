@@ -104,7 +104,7 @@ def continue_run(
     on_log,
     config: TrainConfig | None,  # settings to go on with; None: those of the run
 ) -> tuple[Session, RunDescription, bool]:  # and whether nothing is left to do
-    "The same for a run that is there. Raises FileNotFoundError, ValueError, OSError"
+    "As `begin_run`, for a run that goes on. Raises FileNotFoundError, ValueError, OSError"
     check_records(records)
     folder = Path(folder).expanduser()
     description = RunDescription.read(folder)
@@ -124,7 +124,9 @@ def continue_run(
     session = Session(folder, config, accelerator, validation, progress, on_log)
     finished = (folder / 'weights.safetensors').exists() and config.epochs == begun.epochs
     processes = accelerator.num_processes
-    check_steps(folder, description, config, description.processes or 1 if finished else processes)
+    # a finished run is only read, by any number of processes
+    counted = (description.processes or 1) if finished else processes
+    check_steps(folder, description, config, counted)
     if not finished:
         session.say(f'training in {PRECISIONS[precision.used]}, as it began')
     values = dict(config=config, precision=precision, processes=processes)

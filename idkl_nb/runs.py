@@ -19,7 +19,7 @@ from .backbone import DualBranch
 from .common import DataError, parse_json, printable
 from .config import PRESETS, TrainConfig
 from .features import FeatureTable
-from .protocol_scores import MEASURES, ProtocolScores
+from .protocol_scores import SCORE_NAMES, ProtocolScores
 from .protocols import LLCM, SYSU, RegDB
 from .readers import read_dataset
 from .records import Records
@@ -214,7 +214,7 @@ def score_table(
         row = {
             'protocol': ' '.join([one.about['protocol'], *options, one.about['direction']]),
             're-ranking': one.about['rerank'] or 'off',
-            **one.trials[list(MEASURES)].mean(),
+            **one.trials[list(SCORE_NAMES)].mean(),
             'valid queries': one.trials.valid.iloc[0],
         }
         rows.append(row)

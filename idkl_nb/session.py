@@ -65,8 +65,7 @@ class Session:
 
     def newest_checkpoint(self) -> dict:
         "Where the run stands: `step` is 0, and there is no `trainer`, before the first checkpoint"
-        self.state = self.checkpoints.newest() or dict(step=0, seconds=0.0, best=None)
-        return self.state
+        return self.checkpoints.newest() or dict(step=0, seconds=0.0, best=None)
 
     def say(
         self,
@@ -79,12 +78,13 @@ class Session:
     def plan_of(
         self,
         records: Records,  # of the training
+        done: int,  # steps
     ) -> Plan:
-        "The batches of this process, from the newest checkpoint on. Raises ValueError"
+        "The batches of this process from that step on. Raises ValueError"
         config = self.config
         sampler = PKSampler(records, config.P, config.K, config.batches, config.seed)
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
-        plan = Plan(sampler, config.epochs, config.accumulate, rank, ranks, self.state['step'])
+        plan = Plan(sampler, config.epochs, config.accumulate, rank, ranks, done)
         if plan.start > plan.steps:
             raise ValueError(
                 f'{self.folder}: {plan.start} steps are done, and the plan has {plan.steps}: this '
@@ -114,6 +114,7 @@ class Session:
         trainer,  # a `training.Trainer`, as the newest checkpoint has it
         plan: Plan,  # from that checkpoint on
         description: RunDescription,
+        state: dict,  # see `newest_checkpoint`
         unreadable: list[str] = (),  # paths of images that others stand in for
     ):
         "Write what a run has before the first step that is left. Raises CheckpointError"
@@ -122,7 +123,7 @@ class Session:
         self.trainer = trainer
         self.plan = plan
         self.step = plan.start
-        self.best = self.state['best']  # mAP of the best validation so far
+        self.best = state['best']  # mAP of the best validation so far
         if self.is_main:
             self._write_beginning(description, unreadable)
 
@@ -131,7 +132,7 @@ class Session:
             trainer.columns,
             self.accelerator.mixed_precision,
             2 * self.config.P * self.config.K * plan.batches_per_step,
-            self.state['seconds'],
+            state['seconds'],
             self.on_log,
         )
 
@@ -179,15 +180,16 @@ class Session:
         self.steps = iter(steps)
 
         while True:
-            waited = True
-            with contextlib.suppress(Waited), self.signals.waiting(may_raise=alone):
-                needed = next(self.steps, None)
-                waited = False
-            if waited:
-                self._stop_here()
+            try:
+                with self.signals.waiting(may_raise=alone):
+                    needed = next(self.steps, None)
+            except Waited:
+                break
             if needed is None:
                 return
             yield needed
+
+        self._stop_here()  # raises
 
     def _stop_here(self):
         "Save after the last step, if one was made, and stop"

@@ -81,7 +81,7 @@ def tgsa_loss(
 # %% ../nbs/08_tgsa.ipynb #62d4d990
 @typed
 def distillation_loss(
-    *,  # by name, since an exchange would be seen by nobody
+    *,  # by name: exchanged, the two would raise no error
     shared: Float[Tensor, 'B C'],  # features of the shared branch
     specific: Float[Tensor, 'B C'],  # of the specific branch for the same images, `a` of Eq. 16
     modality: Int[Tensor, ' B'],  # `VISIBLE` or `INFRARED`, half of each, in any order

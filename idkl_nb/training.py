@@ -68,8 +68,8 @@ def accumulate(trainer: OneBatch, batches: list, align: bool) -> Float[Tensor, '
     rows = []
     for n, (batch, generator) in enumerate(batches, 1):
         last = n == len(batches)
-        alone = contextlib.nullcontext() if last else trainer.accelerator.no_sync(trainer.wrapped)
-        with alone:
+        sync = contextlib.nullcontext() if last else trainer.accelerator.no_sync(trainer.wrapped)
+        with sync:  # processes exchange gradients once, after the last batch
             losses = trainer.losses(batch, generator, align)
             trainer.accelerator.backward(losses.total / len(batches))
         rows.append(torch.stack([*losses.terms.values(), losses.total]).detach())
@@ -113,9 +113,14 @@ def train(
             values = trainer.step(batches, lr, align=epoch >= config.align_from)
 
             due = session.after_step(lr, values)
-            for what in ('log', 'validate', 'save', 'stop'):
-                if getattr(due, what):
-                    getattr(session, what)()
+            if due.log:
+                session.log()
+            if due.validate:
+                session.validate()
+            if due.save:  # with the best of the validation
+                session.save()
+            if due.stop:
+                session.stop()
 
 # %% ../nbs/12_training.ipynb #ced9d0d8
 def _train_from_newest(
@@ -124,7 +129,8 @@ def _train_from_newest(
     "Train from the newest checkpoint or, without one, from the beginning"
     config = session.config
     with faults_in_words(session.folder, config, session.accelerator):
-        state, plan = session.newest_checkpoint(), session.plan_of(records)
+        state = session.newest_checkpoint()
+        plan = session.plan_of(records, state['step'])
         saved = state.get('trainer')
         # where a checkpoint has the weights of the network, no others are read or downloaded
         own = config.without_weights() if saved else config
@@ -134,7 +140,7 @@ def _train_from_newest(
 
         images = session.images(records)
         steps = StepLoader(images, plan, config)
-        session.begin(trainer, plan, description, images.cache.unreadable)
+        session.begin(trainer, plan, description, state, images.cache.unreadable)
         train(trainer, steps, session)
         session.finish()
         return trainer.model_to_save, read_log(session.folder)
@@ -154,9 +160,10 @@ def fit(
 
     Raises FileExistsError, ValueError, OSError, DataError, FloatingPointError, MemoryError,
     CheckpointError, ChildProcessError; KeyboardInterrupt after the step in which Ctrl-C came."""
-    around = validation, progress, on_log
     with alone_in(folder):
-        session, description = begin_run(folder, config, records, *around, dataset)
+        session, description = begin_run(
+            folder, config, records, validation, progress, on_log, dataset
+        )
         return _train_from_newest(session, records, description, method)
 
 # %% ../nbs/12_training.ipynb #e3272b3e

@@ -33,7 +33,7 @@ from .common_resnets import resnet
 from .devices import choose_precision, make_accelerator
 from .people import Identity
 from .threads import cores_of_process
-from .wardrobe import BAGS, HAIR, HATS, Garments
+from .wardrobe import BAGS, HAIRCUTS, HATS, Garments
 from .world import World
 
 # %% ../nbs/workshop/warm_start.ipynb #8407ad47
@@ -88,7 +88,7 @@ NAMES = dict(  # of what is named, in order
     bottom=list(dict(OTHER_GARMENTS.bottoms)),
     top_pattern=list(dict(OTHER_GARMENTS.patterns)),
     bottom_pattern=list(dict(OTHER_GARMENTS.patterns)),
-    hair=list(HAIR),
+    hair=list(HAIRCUTS),
     hat=['none', *HATS],
     bag=['none', *BAGS],
 )

@@ -15,7 +15,7 @@ from idkl_nb.computing import compute
 from idkl_nb.config import PRESETS
 from idkl_nb.diagnosis import COLUMNS, features_of, pair_distances, probe
 from idkl_nb.experiment_rows import BASE, LONG, OFF, ROWS, changed
-from idkl_nb.experiments import EXPERIMENTS, Experiment, experiments_main, trials
+from idkl_nb.experiments import EXPERIMENTS, Comparison, experiments_main, trials
 from idkl_nb.model import IDKL
 from idkl_nb.readers import read_dataset
 from idkl_nb.stages import stages_main
@@ -156,7 +156,7 @@ def test_the_command_computes_what_is_missing(tmp_path, capsys):
 
 def test_a_trial_that_fails_is_named_and_hinders_no_other(tmp_path):
     rows = {'fails': dict(P=50), 'works': dict(OFF, method='untrained')}
-    few = Experiment(rows, worlds=(7,)).trials(PRESETS['smoke'], (5, 1, 4))
+    few = Comparison(rows, worlds=(7,)).trials(PRESETS['smoke'], (5, 1, 4))
     with pytest.raises(RuntimeError, match='1 trials failed'):
         compute(list(few.values()), tmp_path / 'results', tmp_path / 'work')
     assert read_runs(tmp_path / 'results' / 'runs.csv').method.tolist() == ['untrained']

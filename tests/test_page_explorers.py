@@ -23,7 +23,7 @@ from idkl_nb.explore_world import CAMERAS, DIALS, TURNS, WorldFiles, answer, fir
 from idkl_nb.explore_world import record as person_record
 from idkl_nb.explorer_records import group_weights, objective_record
 from idkl_nb.metrics import score_rankings
-from idkl_nb.model import weights_of
+from idkl_nb.model import term_weights
 from idkl_nb.page_explorers import STARTS, explorer, module_source, page
 from idkl_nb.rerank import k_reciprocal
 from idkl_nb.tgsa import affinity, tgsa_loss
@@ -198,8 +198,8 @@ def test_the_picture_of_the_objective_has_the_weights_of_the_run():
 def test_the_groups_of_a_run_add_up_to_its_total():
     model = IDKLConfig(reduction='mean', lambda_ip=0.3, lambda_tgsa=2.0, lambda_c=0.7)
     rng = np.random.default_rng(0)
-    log = pd.DataFrame({name: rng.random(5) for name in weights_of(model)})
-    total = sum(weight * log[name] for name, weight in weights_of(model).items())
+    log = pd.DataFrame({name: rng.random(5) for name in term_weights(model)})
+    total = sum(weight * log[name] for name, weight in term_weights(model).items())
     record = objective_record(log, model, images=24)
     weights = record['weights']['run']['weights']
     groups = sum(weights[name] * np.array(values) for name, values in record['terms'].items())

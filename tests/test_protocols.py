@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from idkl_nb.common import INFRARED, VISIBLE, DataError
 from idkl_nb.distances import Distances, retrieval_distances
 from idkl_nb.layouts import TRIALS
-from idkl_nb.protocol_scores import MEASURES, join_trials
+from idkl_nb.protocol_scores import SCORE_NAMES, join_trials
 from idkl_nb.protocols import LLCM, SYSU, RegDB
 from idkl_nb.readers import read_llcm, read_regdb, read_sysu
 from idkl_nb.records import Records
@@ -250,7 +250,7 @@ def test_the_order_handed_over_does_not_matter(sysu):
     usual = SYSU().evaluate(*sysu).trials
     shuffled = SYSU().evaluate(Q, Qr, G[shuffle], Gr[shuffle.numpy()]).trials
     assert shuffled.gallery.tolist() == usual.gallery.tolist()
-    measures = [*MEASURES]
+    measures = [*SCORE_NAMES]
     np.testing.assert_allclose(shuffled[measures], usual[measures], rtol=0, atol=1e-6)
 
 
@@ -337,7 +337,7 @@ def test_scores_say_what_they_measure(sysu):
     scores = SYSU(version='synthetic').evaluate(*sysu)
     written = json.loads(json.dumps(scores.to_dict()))
     assert written['about']['rerank'] is None
-    assert set(written['trials'][0]) >= set(MEASURES) | {'valid', 'queries', 'gallery'}
+    assert set(written['trials'][0]) >= set(SCORE_NAMES) | {'valid', 'queries', 'gallery'}
     for words in ('infrared to visible', 'rerank None', 'version synthetic', '10 trials'):
         assert words in str(scores)
 
