@@ -198,19 +198,17 @@ class Alignments:
         return pair_rows(features, ids, modality, self.K)
 
     def alignments(self, features: Features, ids: Tensor, modality: Tensor) -> dict[str, Tensor]:
-        config, student = self.config, features.shared
+        student, how = features.shared, self.config.reduction
         f, z = self.teacher(features)
 
         terms = {}
-        if config.lambda_tgsa:
-            terms['tgsa'] = distillation_loss(
-                shared=student.pooled, specific=f, modality=modality, reduction=config.reduction
-            )
-        if config.lambda_csa:
-            terms['csa'] = csa_loss(student.logits, z, config.reduction)
-        if config.lambda_mdr:
-            rows = self.pairs(student.pooled, ids, modality)
-            terms['mdr'] = mdr_term(student, *rows, config.reduction)
+        if self.config.lambda_tgsa:
+            branches = dict(shared=student.pooled, specific=f)
+            terms['tgsa'] = distillation_loss(**branches, modality=modality, reduction=how)
+        if self.config.lambda_csa:
+            terms['csa'] = csa_loss(student.logits, z, how)
+        if self.config.lambda_mdr:
+            terms['mdr'] = mdr_term(student, *self.pairs(student.pooled, ids, modality), how)
         return terms
 
 # %% ../nbs/11_model.ipynb #0baa78e6

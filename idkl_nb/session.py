@@ -215,6 +215,20 @@ class Session:
         save = stop or last or self.step % self.config.save_every == 0
         return Due(log=log or save, validate=self._validation_due(), save=save, stop=stop)
 
+    def carry_out(
+        self,
+        due: Due,  # from `after_step`
+    ):
+        "Log, validate, save and stop, as far as they are due. Raises what each of them does"
+        if due.log:
+            self.log()
+        if due.validate:
+            self.validate()
+        if due.save:  # the checkpoint knows the best validation
+            self.save()
+        if due.stop:
+            self.stop()
+
     def _stop_requested(self) -> bool:
         "Whether any process was asked to stop"
         received = self.signals.received is not None

@@ -113,14 +113,7 @@ def train(
             values = trainer.step(batches, lr, align=epoch >= config.align_from)
 
             due = session.after_step(lr, values)
-            if due.log:
-                session.log()
-            if due.validate:
-                session.validate()
-            if due.save:  # with the best of the validation
-                session.save()
-            if due.stop:
-                session.stop()
+            session.carry_out(due)
 
 # %% ../nbs/12_training.ipynb #ced9d0d8
 def _train_from_newest(
