@@ -127,8 +127,9 @@ class Branches(Parts):
     def branch(self, name: str, maps: tuple, pooled: Float[Tensor, 'B C']) -> Branch:
         "Of 'shared' or 'specific': its maps after blocks 3 to 5, pooled and classified"
         necked = self.necks[name](pooled)  # (B, C)
-        guesses = self.modality[name](maps[-self.config.taps :]) if name in self.modality else []
-        return Branch(maps[-1], pooled, necked, self.classifiers[name](necked), guesses)
+        tapped = maps[-self.config.taps :]
+        modality_logits = self.modality[name](tapped) if name in self.modality else []
+        return Branch(maps[-1], pooled, necked, self.classifiers[name](necked), modality_logits)
 
     def purification(self, pooled: PooledPurified) -> Purification:
         "The pooled vectors of the purifier with their logits"
