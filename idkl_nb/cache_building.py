@@ -131,9 +131,9 @@ def _write_cache(
         unreadable=records.path[images.unreadable.numpy()].tolist(),
         blocks=blocks,
     )
-    with open(folder / 'cache.json', 'w', encoding='utf-8') as file:
-        file.write(to_cache_json(description))
-        _to_disk(file)
+    with open(folder / 'cache.json', 'w', encoding='utf-8') as description_file:
+        description_file.write(to_cache_json(description))
+        _to_disk(description_file)
 
 # %% ../nbs/workshop/cache_building.ipynb #e0fa6007
 def _root_hash(records: Records) -> str:

@@ -56,7 +56,7 @@ MAX_WORKERS = 128  # processes or threads that read images
 def check_workers(
     workers: int,  # processes or threads that read images; 0: none but this one
 ):
-    "Raise ValueError for a number that no machine is meant by"
+    "Raise ValueError for fewer than 0 or more than MAX_WORKERS"
     if not 0 <= workers <= MAX_WORKERS:
         raise ValueError(f'{workers} workers: expected 0 to {MAX_WORKERS}')
 

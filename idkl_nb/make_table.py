@@ -58,7 +58,7 @@ MEANINGS = (*MODALITIES, *SPLITS, 'skip')
 def meanings_of(
     words: tuple[str, ...],  # such as 'NI=infrared'
 ) -> dict[str, str]:  # word in lower case: one of `MEANINGS`
-    "Raises ValueError for anything else"
+    "The meaning of each word. Raises ValueError"
     pairs = [text.rpartition('=') for text in words]
     for text, (word, _, meaning) in zip(words, pairs):
         if not word or meaning not in MEANINGS:
@@ -73,7 +73,7 @@ def _meant(
     fields: dict[str, str],  # of one path
     meanings: dict[str, str],  # see `meanings_of`
 ) -> dict:  # the same, with the words of the table
-    "Raises DataError for a word that means nothing"
+    "Fields with their words replaced by meanings. Raises DataError for a word without one"
     meant = dict(fields)
     for name, usual in (('modality', MODALITIES), ('split', SPLITS)):
         if name not in fields:
@@ -122,7 +122,7 @@ def _fields_of(
     pattern: str,  # see `pattern_of`
     meanings: dict[str, str],  # see `meanings_of`
 ) -> dict[str, dict]:  # path below the folder: its fields
-    "Raises DataError when no image fits, or for a word that means nothing"
+    "Fields of each image that fits. Raises DataError when none does, or for an unknown word"
     regex = pattern_of(pattern)
     unused = {}
     paths = [file.relative_to(folder).as_posix() for file in image_files(folder, unused=unused)]
@@ -172,7 +172,7 @@ def _prefix(
     folder: Path,  # of images
     out: Path,  # the table
 ) -> str:  # of their paths in the table
-    "Raises ValueError for a table that can't be here"
+    "What its paths begin with. Raises ValueError for a table that can't be here"
     if out.suffix.lower() not in TABLES:
         raise ValueError(f'--out {out}: expected a name that ends in {" or ".join(TABLES)}')
     if os.path.lexists(out):

@@ -49,7 +49,7 @@ def check_side(
 @jaxtyped(typechecker=beartype)
 @dataclass(frozen=True)
 class Protocol:
-    "Settings that all protocols share, and how they score. A protocol has `unique_ids`, too"
+    "Settings that all protocols share, and how they score; each adds `unique_ids` for its CMC"
 
     metric: Literal['cosine', 'euclidean'] = 'cosine'
     rerank: Literal['gallery', 'all'] | None = None  # scope, see `rerank.k_reciprocal`; None: off
@@ -71,6 +71,7 @@ class Protocol:
 
     def left_out(self, query_records: Records, gallery_records: Records) -> Mask | None:
         "Pairs that don't count; None: all count"
+        return None
 
     def score(self, distances, query_records: Records, gallery_records: Records) -> dict:
         "One trial, a row of the table"
@@ -115,7 +116,7 @@ class Protocol:
 def image_folders(
     records: Records,
 ) -> dict[tuple[int, int], list[int]]:  # (identity, camera): rows in the order of the file names
-    "Rows of each identity and camera, identities outside, cameras inside"
+    "Rows of each identity and camera, sorted by identity, then by camera"
     folders = {}
     for row in np.lexsort((records.path, records.camera, records.identity)):
         place = int(records.identity[row]), int(records.camera[row])

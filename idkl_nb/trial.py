@@ -146,7 +146,7 @@ def stranger_of(
     trial: Trial,
     folder,  # where worlds and runs go
 ) -> type[Stranger]:
-    "Who knows a baseline of other people: it is trained on world 1000 when it isn't there yet"
+    "A `Stranger` with a teacher from world 1000, which is trained when it isn't there yet"
     model = dataclasses.replace(trial.config.model, **BASELINE)
     config = dataclasses.replace(trial.config, model=model)
     other = dataclasses.replace(trial, config=config, world=1000, method='idkl')
