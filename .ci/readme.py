@@ -58,7 +58,7 @@ def scores() -> str:
     "mAP of both methods over worlds, at two stops of the dial, as a table for people"
     runs = read_runs(nbs / 'results' / 'runs.csv')
     rows = table('main', runs).droplevel('seed')['mAP']
-    untrained = table('start', runs)['mAP']['untrained, WORLD_V2'].groupby('dial').mean()
+    untrained = table('untrained, new start', runs)['mAP'].groupby('dial').mean()
     means, gains, starts = {}, [], []
     for dial, values in rows.groupby('dial'):
         by_method = values.droplevel('dial').unstack('name')
@@ -66,7 +66,7 @@ def scores() -> str:
             means.setdefault(method, []).append(f'{by_method[method].mean():.1f}')
         d = paired(by_method, 'L_b', comparisons=2).loc['IDKL']
         gains.append(f'{d.difference:+.1f} ({d.low:.1f} to {d.high:.1f})')
-        starts.append(f'{untrained[dial]:.1f}' if dial in untrained else '-')
+        starts.append(f'{untrained[dial]:.1f}')
 
     worlds = rows.index.to_frame(index=False).groupby('dial').world.nunique()
     names = {0.0: 'no brightness in common', 0.65: 'the default dial, 0.65'}
