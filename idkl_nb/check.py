@@ -27,7 +27,7 @@ from .folders import is_file, is_image
 from .layouts import DATASETS, TABLE_HELP, Layout
 from .records import ListedImage
 from .tables import OWN, is_table, table_rows
-from .whole_files import write_whole
+from .whole_files import check_new_file, write_whole
 
 # %% ../nbs/workshop/check.ipynb #9853ec54
 def _trials_with_lists(
@@ -217,9 +217,9 @@ class Check:
     workers: int | None = None  # threads that read images; 0: none; None: one a core, at most 8
 
     def run(self) -> Report:
-        "Check and write the file. Raises DataError, OSError"
-        if self.json and not self.json.expanduser().parent.is_dir():
-            raise DataError(f'{self.json}: its folder does not exist; make it first')
+        "Check and write the file. Raises DataError, OSError, ValueError"
+        if self.json:
+            check_new_file(self.json, '--json')
         report = check(self.root, self.trial, self.quick, self.workers)
         if self.json:
             content = json.dumps(report.to_dict(), indent=1).encode()

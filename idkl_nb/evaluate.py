@@ -65,7 +65,15 @@ class Evaluate(EvaluateOptions):
         "What the dataset itself says. Raises DataError"
         folders = ('cam1', 'Visible', 'vis')
         images = is_table(self.root) or any((self.root / folder).is_dir() for folder in folders)
-        if not images and self.dataset == 'SYSU-MM01' and self.draws != 'seeded':
+        official = self.dataset == 'SYSU-MM01' and self.draws != 'seeded'
+        if not images and official and self.root.is_dir():
+            if not (self.root / 'exp' / 'rand_perm_cam.mat').is_file():
+                raise DataError(
+                    f'--root {self.root}: neither images (cam1) nor the gallery draws '
+                    '(exp/rand_perm_cam.mat) are here. Expected the folder of SYSU-MM01: is this '
+                    'one level too high or too deep? Without the images, the file of draws from '
+                    'the repository of its authors is enough'
+                )
             read_sysu_draws(self.root)  # some have this file and no images
             warnings.warn(
                 f'--root {self.root}: the gallery draws are there, the images are not; who is on '

@@ -127,9 +127,15 @@ def model_folder(
 ) -> Path:  # with config.json, weights, checkpoints and log
     "Where the network of a run is. Raises FileNotFoundError"
     run = Path(run).expanduser()
+    if not run.exists():
+        raise FileNotFoundError(
+            f'{run}: no such folder. Expected the one that idkl-train named, such as runs/embedded'
+        )
+
     for folder in (run, run / 'model'):
         if (folder / 'config.json').is_file():
             return folder
+
     raise FileNotFoundError(
         f'{run}: this folder does not hold a run. Expected the folder that idkl-train named, such '
         'as runs/embedded, or model in it, with config.json'

@@ -66,6 +66,10 @@ def begin_run(
         check_embedding(config.height, config.width, workers=config.workers)
 
     session = Session(folder, config, accelerator, validation, progress, on_log)
+    session.say(
+        f'{config.model.backbone}, {config.height} x {config.width} pixels, '
+        f'{2 * config.P * config.K} images a batch, {config.epochs} epochs'
+    )
     session.say(f'training in {precision}')
     processes = accelerator.num_processes
     return session, RunDescription.of(config, records, precision, dataset, processes)

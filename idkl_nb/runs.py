@@ -26,6 +26,7 @@ from .records import Records
 from .scoring import Plain, layout_name, score_features
 from .tables import OWN, is_table
 from .wardrobe import Garments
+from .whole_files import make_folder
 from .world import World
 from .writers import write_sysu
 
@@ -152,12 +153,13 @@ def new_run(
     name: str,  # of the experiment
     runs,  # the folder of all runs
 ) -> Path:  # a new, empty folder in it
-    "Make a folder for a run"
+    "Make a folder for a run. Raises DataError where none can be made"
+    make_folder(runs)
     folder = Path(runs) / name
     number = 1
     while True:
         try:  # another process may be looking for a name, too
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             number += 1

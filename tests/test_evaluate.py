@@ -139,7 +139,7 @@ def test_trials_come_in_their_own_order(bench, tmp_path, capsys):
         ),
         (
             '{file} --protocol sysu-all-single --root {folder}',
-            'the file of gallery draws is missing',
+            'neither images (cam1) nor the gallery draws',
         ),
         (
             '{file} --protocol sysu-all-single --root {sysu} --query visible',
