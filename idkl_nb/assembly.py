@@ -31,7 +31,7 @@ class IDKLConfig:
 
     backbone: str = 'resnet50'  # a ResNet of `common_resnets.CHANNELS`, or 'timm/NAME'
     last_stride: int = 1  # of block 5; not in the paper, 1 in the released code
-    weights: str | None = None  # see `backbone.load_weights`; None: random; paper: ImageNet
+    weights: str | None = None  # such as IMAGENET1K_V2, or a file; None: random; paper: ImageNet
     gem_p: float = 3.0  # exponent of GeM; not in the paper
     gem_learn: bool = False  # learn the exponent of the shared branch's pooling
     taps: int = 3  # modality classifiers on a branch, after the last of blocks 3 to 5; Figure 2: 3

@@ -53,7 +53,7 @@ class Embed:
     "Make a feature file from images"
 
     images: Path  # a dataset, a table of one's own (.csv, .parquet), or any folder of images
-    out: Path  # the file, .safetensors or .npz
+    out: Path  # the file, .safetensors or .npz; one of that name is replaced
     run: Path | None = None  # folder of a run of idkl-train or of idkl-publish, or IDKL or L_b
     released: Path | None = None  # or a checkpoint of the paper's released code
     modality: Literal['visible', 'infrared'] | None = None  # of images that are no dataset

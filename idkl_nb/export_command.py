@@ -19,7 +19,7 @@ class Export:
     "Write a trained network as one file that takes pictures and gives features"
 
     run: str  # folder of a run of idkl-train; or a packaged network, L_b or IDKL
-    out: Path  # the file: .onnx, or .pt2 for --format torch
+    out: Path  # the file: .onnx, or .pt2 for --format torch; one of that name is replaced
     format: Format = 'onnx'  # who will read it
     precision: Precision = 'float32'  # of the numbers in it; int8 is of ONNX alone
 

@@ -54,7 +54,7 @@ class Search:
     run: Path  # folder of a run of idkl-train or of idkl-publish, or IDKL or L_b
     query: Path  # an image, or a folder of images
     gallery: Path  # a folder of images, or a file of features of this run
-    out: Path = Path('sheet.html')  # the page; a picture and a table get its name
+    out: Path = Path('sheet.html')  # the page; a picture and a table get its name; all are replaced
     top: int = 10  # places of each list
     query_modality: Literal['visible', 'infrared'] | None = None  # None: by names of folders
     gallery_modality: Literal['visible', 'infrared'] | None = None  # likewise

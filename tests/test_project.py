@@ -137,6 +137,15 @@ def test_notebooks_tests_and_tools_are_formatted_and_linted():
         assert not done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize('name', pages)
+def test_links_between_pages_lead_somewhere(name):
+    page = root / 'nbs' / name
+    for cell in pages[name]:
+        if cell['cell_type'] == 'markdown':
+            for target in re.findall(r'\]\((?!\w+:|#)([^)#\s]+)', source(cell)):
+                assert (page.parent / target).exists(), target
+
+
 def test_a_module_imports_what_it_uses():
     "What its notebook shows beside it is imported there, in a cell that is not exported"
     words = 'check --isolated -q --select F401 --exclude _modidx.py --output-format concise idkl_nb'
