@@ -162,8 +162,6 @@ class Train:
         if self.root is not None:
             if self.coupling is not None:
                 raise ValueError('--coupling is for a drawn world; leave it out with --root')
-            if self.preset == 'embedded' and not begun:
-                warnings.warn(SMALL_NETWORK)
             words = (begun and begun.dataset) or {}
             trial = self.trial or int(words.get('trial', 1))
             return Experiment(folder.name, config, self.root, trial)
@@ -220,6 +218,8 @@ class Train:
         if self.root is not None:
             folder = named or new_run(self.preset, 'runs')
             held.enter_context(run_lock(folder))
+            if self.preset == 'embedded' and not begun:
+                warnings.warn(SMALL_NETWORK)
         return folder, chosen, records
 
     def _train_and_judge(self, command: str) -> Path:

@@ -1796,7 +1796,7 @@ area(
         'idkl-check, a report in no folder',
         lambda b: said(check_main, b.roots['sysu'], '--json', b.folder / 'none' / 'x.json'),
         SystemExit,
-        'code 2: .*its folder does not exist',
+        'code 2: .*none: no such folder; make it first',
     ),
 )
 

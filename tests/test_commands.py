@@ -344,6 +344,15 @@ def test_every_command_expands_its_paths():
         assert 'tyro.cli(' not in text or 'expand_paths(' in text, file.name
 
 
+def test_the_small_network_says_that_it_is_small(bench, tmp_path):
+    "Who names a dataset and no preset would take its scores for those of the paper's network"
+    words = '--epochs 1 --batches 1 --P 2 --K 2 --precision no'.split()
+    done = command(train_main, *words, '--root', bench.roots.sysu, '--out', tmp_path / 'run')
+    assert done.code == 0 and 'a small network on images of 64 x 32 pixels' in done.err
+    assert 'narrow, 64 x 32 pixels, 8 images a batch' in done.out + done.err
+    assert 'small network' not in trained(tmp_path / 'other', '--root', bench.roots.sysu).err
+
+
 # what fails, fails before the training
 
 

@@ -653,7 +653,10 @@ def test_command_ends_with_code_2_and_one_line(table, tmp_path):
         ('a.npz a.safetensors --protocol llcm', 'only RegDB has one model a trial'),
         ('a.npz --protocol sysu-all-single --draws seeded --root .', 'neither cam1'),
         ('a.npz --protocol sysu-all-single', 'exp/rand_perm_cam.mat'),
-        ('a.npz --protocol sysu-all-single --root .', 'the file of gallery draws is missing'),
+        (
+            'a.npz --protocol sysu-all-single --root .',
+            'neither images (cam1) nor the gallery draws',
+        ),
         (
             'a.npz --protocol sysu-all-single --draws seeded --query visible',
             'asks from infrared to visible',

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from idkl_nb.cards import model_card
+from idkl_nb.common import DataError
 from idkl_nb.config import PRESETS
 from idkl_nb.features import FeatureTable
 from idkl_nb.loggers import LivePlot
@@ -74,6 +75,9 @@ def test_a_world_is_drawn_once_and_no_other_in_its_place(tmp_path):
 
 def test_runs_are_numbered(tmp_path):
     assert [new_run('run', tmp_path).name for _ in range(3)] == ['run', 'run-2', 'run-3']
+    (tmp_path / 'file').touch()
+    with pytest.raises(DataError, match="this folder can't be made"):
+        new_run('run', tmp_path / 'file')
 
 
 def test_each_dataset_has_its_protocols():
