@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROBES', 'PROBED_PEOPLE', 'words_of', 'numbers_of', 'one_hot', 'probe_targets', 'ridge_answers', 'network_answers',
-           'explained', 'probe_scores', 'probed_people', 'probe_features', 'probe_training', 'ProbeTrainings']
+           'explained', 'probe_scores', 'probed_people', 'probe_features', 'probe_training', 'Probing']
 
 # %% ../nbs/workshop/knowledge.ipynb #2ebf76f3
 import dataclasses
@@ -239,7 +239,7 @@ def probe_training(
 
 # %% ../nbs/workshop/knowledge.ipynb #3549a3dc
 @dataclass(frozen=True)
-class ProbeTrainings:
+class Probing:
     "Train both methods, and probe their features before, half-way and after"
 
     worlds: tuple[int, ...] = (11, 12, 13)
@@ -263,6 +263,4 @@ class ProbeTrainings:
 
 
 if __name__ == '__main__' and '__file__' in globals():
-    expand_paths(
-        tyro.cli(ProbeTrainings, prog='python -m idkl_nb.knowledge')
-    ).run()  # not in the notebook
+    expand_paths(tyro.cli(Probing, prog='python -m idkl_nb.knowledge')).run()  # not in the notebook
