@@ -31,7 +31,7 @@ from .report_words import Evaluated, check_drawing, make_report
 from .run_features import features_of_run
 from .run_folder import load_run, model_folder
 from .scoring import LAYOUT_FOLDERS, PROTOCOLS, layout_name, score_features
-from .sysu_draws import check_sysu_paths, read_sysu_draws
+from .sysu_draws import DRAWS_FILE, check_sysu_paths, read_sysu_draws
 from .tables import is_table
 from .whole_files import write_whole
 
@@ -67,10 +67,10 @@ class Evaluate(EvaluateOptions):
         images = is_table(self.root) or any((self.root / folder).is_dir() for folder in folders)
         official = self.dataset == 'SYSU-MM01' and self.draws != 'seeded'
         if not images and official and self.root.is_dir():
-            if not (self.root / 'exp' / 'rand_perm_cam.mat').is_file():
+            if not (self.root / DRAWS_FILE).is_file():
                 raise DataError(
                     f'--root {self.root}: neither images (cam1) nor the gallery draws '
-                    '(exp/rand_perm_cam.mat) are here. Expected the folder of SYSU-MM01: is this '
+                    f'({DRAWS_FILE}) are here. Expected the folder of SYSU-MM01: is this '
                     'one level too high or too deep? Without the images, the file of draws from '
                     'the repository of its authors is enough'
                 )
